@@ -1,0 +1,487 @@
+//! What lies in the maps, byte for byte.
+//!
+//! Every type is `#[repr(C)]` with explicit, zeroed padding and has its size asserted here. Fields named `_be` are in
+//! network byte order, so are addresses; everything else is in the byte order of the machine. A change of any
+//! layout or meaning needs a new [`ABI_VERSION`]: a restarted agent refuses to adopt maps of another version.
+
+use core::mem::{offset_of, size_of};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::family::{Address, V4Addr, V6Addr};
+
+/// Version of everything in this module and in [`crate::tables`].
+pub const ABI_VERSION: u32 = 1;
+
+/// IP protocol numbers (IANA) that the engine knows.
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// What a client dials (F1). With `protocol` and `port_be` zero it says who owns an address (V5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrontendKey<A> {
+    /// The frontend's address.
+    pub addr: A,
+    /// The frontend's port; 0 in an owner entry.
+    pub port_be: u16,
+    /// IP protocol number; 0 in an owner entry.
+    pub protocol: u8,
+    /// Zero.
+    pub _pad: u8,
+}
+
+/// A run of entries in the slots table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct SlotRange {
+    /// Index of the first slot.
+    pub base: u32,
+    /// Number of slots; 0 = nobody answers.
+    pub count: u32,
+}
+
+/// Bits of [`FrontendEntry::flags`].
+pub mod frontend_flag {
+    /// Source of packets from pods becomes the node's (A2).
+    pub const MASQUERADE_POD: u32 = 1 << 0;
+    /// Source of packets from this node becomes the node's masquerade address (A2).
+    pub const MASQUERADE_NODE: u32 = 1 << 1;
+    /// Source of packets from outside becomes the node's (A2).
+    pub const MASQUERADE_EXTERNAL: u32 = 1 << 2;
+    /// Packets from outside are dropped (F9).
+    pub const DROP_EXTERNAL: u32 = 1 << 3;
+    /// No backend exists anywhere: an empty slot range rejects (V1) instead of dropping (V2).
+    pub const REJECT_EMPTY: u32 = 1 << 4;
+    /// `sessionAffinity: ClientIP` (S4).
+    pub const AFFINITY: u32 = 1 << 5;
+    /// Only sources in the `source_ranges` table for this service are let in (V7).
+    pub const SOURCE_RANGES: u32 = 1 << 6;
+    /// An owner entry: the address is a ClusterIP, its other ports are rejected and it answers ping (V5).
+    pub const OWNER: u32 = 1 << 7;
+    /// All bits that need to know where the packet comes from.
+    pub const NEEDS_SOURCE_CLASS: u32 =
+        MASQUERADE_POD | MASQUERADE_NODE | MASQUERADE_EXTERNAL | DROP_EXTERNAL;
+}
+
+/// Values of [`FrontendEntry::algorithm`] (S1–S3).
+pub mod algorithm {
+    /// Backends in turn.
+    pub const ROUND_ROBIN: u8 = 0;
+    /// A slot drawn at random; with repeated slots: weighted.
+    pub const RANDOM: u8 = 1;
+    /// Hash of the 5-tuple over a Maglev table laid out in the slots.
+    pub const MAGLEV: u8 = 2;
+    /// The less busy of two slots drawn at random.
+    pub const LEAST_CONNECTIONS: u8 = 3;
+    /// Backends in turn over slots repeated by weight.
+    pub const WEIGHTED: u8 = 4;
+}
+
+/// Values of [`FrontendEntry::kind`].
+pub mod frontend_kind {
+    /// A `clusterIPs[]` address.
+    pub const CLUSTER_IP: u8 = 0;
+    /// A node address with a `nodePort`.
+    pub const NODE_PORT: u8 = 1;
+    /// An `externalIPs[]` address.
+    pub const EXTERNAL_IP: u8 = 2;
+    /// A `status.loadBalancer.ingress[]` address.
+    pub const LOAD_BALANCER: u8 = 3;
+}
+
+/// What stands behind a frontend. Replaced as a whole: a packet sees the old entry or the new one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FrontendEntry {
+    /// This frontend's own number: its round-robin counters.
+    pub frontend_id: u32,
+    /// The service port's number, shared by its frontends: affinity (S4), source ranges, names.
+    pub service_id: u32,
+    /// Bits of [`frontend_flag`].
+    pub flags: u32,
+    /// Seconds a client keeps its backend, with [`frontend_flag::AFFINITY`].
+    pub affinity_timeout_s: u32,
+    /// Who answers pods and this node.
+    pub internal: SlotRange,
+    /// Who answers everyone else.
+    pub external: SlotRange,
+    /// One of [`algorithm`].
+    pub algorithm: u8,
+    /// One of [`frontend_kind`].
+    pub kind: u8,
+    /// Zero.
+    pub _pad: [u8; 2],
+    /// Counts the changes of this entry.
+    pub generation: u32,
+}
+
+/// Bits of [`BackendEntry::flags`].
+pub mod backend_flag {
+    /// The backend exists.
+    pub const ALIVE: u16 = 1 << 0;
+    /// The backend serves: its UDP flows stay (C4).
+    pub const SERVING: u16 = 1 << 1;
+    /// The backend runs on this node.
+    pub const LOCAL: u16 = 1 << 2;
+    /// The address is IPv6.
+    pub const IPV6: u16 = 1 << 3;
+    /// May be chosen for new flows and kept by affinity (S4).
+    pub const USABLE: u16 = 1 << 4;
+}
+
+/// Who answers: one (address, port) of one service port, at the index of its number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct BackendEntry {
+    /// The address; IPv4 in the first word, the others zero.
+    pub addr: [u32; 4],
+    /// The port.
+    pub port_be: u16,
+    /// Bits of [`backend_flag`].
+    pub flags: u16,
+    /// Counts the uses of this number: a flow of an earlier use is not this backend's.
+    pub generation: u32,
+    /// The service port this backend serves.
+    pub service_id: u32,
+    /// Interface a local backend is behind, 0 = unknown (direct forwarding).
+    pub ifindex: u32,
+    /// Link-layer address of a local backend, zero = unknown (direct forwarding).
+    pub mac: [u8; 6],
+    /// Relative weight, 1 unless the service asks for more.
+    pub weight: u16,
+}
+
+/// Packets that look like this …
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source port.
+    pub sport_be: u16,
+    /// Destination port.
+    pub dport_be: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
+/// Bits of [`FlowEntry::state`]; both directions of a flow hold the same bits (C2).
+pub mod flow_state {
+    /// The backend has answered.
+    pub const REPLIED: u8 = 1 << 0;
+    /// The client has answered the backend's answer: established.
+    pub const CONFIRMED: u8 = 1 << 1;
+    /// The client has sent FIN.
+    pub const FIN_CLIENT: u8 = 1 << 2;
+    /// The backend has sent FIN.
+    pub const FIN_BACKEND: u8 = 1 << 3;
+    /// Either side has sent RST.
+    pub const RESET: u8 = 1 << 4;
+}
+
+/// Bits of [`FlowEntry::flags`].
+pub mod flow_flag {
+    /// This is the backend-to-client direction.
+    pub const REPLY: u8 = 1 << 0;
+    /// The client's address or port was changed too (A2, C6).
+    pub const SNAT: u8 = 1 << 1;
+}
+
+/// … are rewritten like that (C1).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowEntry<A> {
+    /// New source address.
+    pub src: A,
+    /// New destination address.
+    pub dst: A,
+    /// New source port.
+    pub sport_be: u16,
+    /// New destination port.
+    pub dport_be: u16,
+    /// One's-complement sum to add to a checksum for the change of addresses.
+    pub addr_delta: u16,
+    /// One's-complement sum to add to a checksum for the change of ports.
+    pub port_delta: u16,
+    /// Index into backends and backend statistics.
+    pub backend_id: u32,
+    /// [`BackendEntry::generation`] when the flow began.
+    pub backend_generation: u32,
+    /// The frontend the flow came through.
+    pub frontend_id: u32,
+    /// Clock of the last packet, in ticks (see [`Config::ticks_per_second`]), refreshed about once a second.
+    pub last_seen: u32,
+    /// Bits of [`flow_state`].
+    pub state: u8,
+    /// Bits of [`flow_flag`].
+    pub flags: u8,
+    /// Zero.
+    pub _pad: [u8; 2],
+}
+
+/// A remembered choice (S4): who …
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct AffinityKey {
+    /// Client address, IPv4 as `::ffff:a.b.c.d`.
+    pub client: [u32; 4],
+    /// The service port.
+    pub service_id: u32,
+}
+
+/// … goes where, since when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AffinityEntry {
+    /// The backend chosen.
+    pub backend_id: u32,
+    /// [`BackendEntry::generation`] then.
+    pub backend_generation: u32,
+    /// Clock of the client's last new connection, in ticks.
+    pub last_seen: u32,
+}
+
+/// A fragmented datagram (A5); IPv4 addresses widened.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: [u32; 4],
+    /// Destination address.
+    pub dst: [u32; 4],
+    /// Identification field, as in the packet.
+    pub id_be: u32,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
+/// The ports its first fragment carried.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FragmentEntry {
+    /// Source port.
+    pub sport_be: u16,
+    /// Destination port.
+    pub dport_be: u16,
+    /// Clock when the first fragment came, in ticks.
+    pub last_seen: u32,
+}
+
+/// Classes of addresses, the value of the `classes` table.
+pub mod address_class {
+    /// Inside a pod range.
+    pub const POD: u32 = 1 << 0;
+    /// An address of this node.
+    pub const NODE: u32 = 1 << 1;
+    /// Inside a service range (V6).
+    pub const SERVICE_CIDR: u32 = 1 << 2;
+}
+
+/// Key of the longest-prefix table `classes`; IPv4 addresses widened, their prefix length counted from 96.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct ClassKey {
+    /// Significant bits of `addr`.
+    pub prefix_len: u32,
+    /// The address.
+    pub addr: [u32; 4],
+}
+
+/// Key of the longest-prefix table `source_ranges` (V7).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct SourceRangeKey {
+    /// Significant bits of what follows: 32 for `service_id`, then the address's.
+    pub prefix_len: u32,
+    /// The service port, in network byte order so that the trie sees whole bytes.
+    pub service_id_be: u32,
+    /// The address; IPv4 widened.
+    pub addr: [u32; 4],
+}
+
+/// Packets and bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes on the link, headers included.
+    pub bytes: u64,
+}
+
+/// What one backend of one service port has seen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct BackendStats {
+    /// Client to backend.
+    pub to_backend: Counter,
+    /// Backend to client.
+    pub from_backend: Counter,
+    /// Flows begun.
+    pub flows_opened: u64,
+    /// Flows seen to end (FIN both ways or RST).
+    pub flows_closed: u64,
+}
+
+/// An interface the programs are attached to, at the index of its ifindex.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct IfaceEntry {
+    /// Its place in the per-interface counters; 0 = shared by interfaces without one.
+    pub slot: u16,
+    /// Bits of [`iface_flag`].
+    pub flags: u16,
+}
+
+/// Bits of [`IfaceEntry::flags`].
+pub mod iface_flag {
+    /// Packets come from outside the cluster (F9).
+    pub const EXTERNAL: u16 = 1 << 0;
+    /// Transport checksums are always complete here (a physical device).
+    pub const FULL_CHECKSUMS: u16 = 1 << 1;
+}
+
+/// Identity of what is pinned, the only entry of the `meta` table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Meta {
+    /// [`ABI_VERSION`] of the writer.
+    pub abi_version: u32,
+    /// 1 once the first full synchronisation is in the maps.
+    pub synced: u32,
+    /// Clock ticks in a second, for readers of `last_seen`.
+    pub ticks_per_second: u32,
+    /// Process id of the agent that wrote last.
+    pub agent_pid: u32,
+}
+
+/// A service port's name, for readers of the maps. Texts are UTF-8, zero-padded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ServiceName {
+    /// Namespace (at most 63 bytes).
+    pub namespace: [u8; 64],
+    /// Service name (at most 63 bytes).
+    pub name: [u8; 64],
+    /// Port name (at most 15 bytes), empty when unnamed.
+    pub port: [u8; 16],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+    /// Zero.
+    pub _pad: [u8; 6],
+}
+
+/// Settings that may change while the programs run, the only entry of the `settings` table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// Source of masqueraded IPv4 packets, 0 = none (then such packets are dropped).
+    pub node_v4: u32,
+    /// Source of masqueraded IPv6 packets, zero = none.
+    pub node_v6: [u32; 4],
+    /// First source port for masqueraded flows, machine byte order.
+    pub snat_port_first: u16,
+    /// Number of source ports from there on.
+    pub snat_port_count: u16,
+    /// Bits of [`settings_flag`].
+    pub flags: u32,
+}
+
+/// Bits of [`Settings::flags`].
+pub mod settings_flag {
+    /// Leave ICMP echo to ClusterIPs alone (`--vip-ping=off`, V5).
+    pub const NO_VIP_PING: u32 = 1 << 0;
+}
+
+/// Constants that the loader writes into the programs' read-only data before loading them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// Clock ticks in a second (the kernel's `CONFIG_HZ`): `last_seen` counts in ticks of `jiffies`.
+    pub ticks_per_second: u32,
+    /// Lifetime in ticks of a TCP or SCTP flow not yet established.
+    pub lifetime_opening: u32,
+    /// Lifetime in ticks of an established TCP or SCTP flow.
+    pub lifetime_established: u32,
+    /// Lifetime in ticks of a TCP or SCTP flow that is closing.
+    pub lifetime_closing: u32,
+    /// Lifetime in ticks of a UDP flow that has not been answered.
+    pub lifetime_udp: u32,
+    /// Lifetime in ticks of a UDP flow that has been answered.
+    pub lifetime_udp_replied: u32,
+    /// Lifetime in ticks of what is known about a fragmented datagram.
+    pub lifetime_fragment: u32,
+    /// Bits of [`config_flag`].
+    pub flags: u32,
+}
+
+/// Bits of [`Config::flags`].
+pub mod config_flag {
+    /// Log each new flow with aya-log.
+    pub const TRACE: u32 = 1 << 0;
+    /// The kernel's checksum helper knows `BPF_F_IPV6` (6.16 and stable releases with the fix).
+    pub const CSUM_IPV6: u32 = 1 << 1;
+}
+
+impl Config {
+    /// The lifetimes of SEMANTICS rule C2 for a clock of `ticks_per_second`.
+    pub const fn with_ticks_per_second(ticks_per_second: u32) -> Self {
+        Self {
+            ticks_per_second,
+            lifetime_opening: 60 * ticks_per_second,
+            lifetime_established: 8000 * ticks_per_second,
+            lifetime_closing: 10 * ticks_per_second,
+            lifetime_udp: 30 * ticks_per_second,
+            lifetime_udp_replied: 120 * ticks_per_second,
+            // RFC 791 and RFC 8200 reassembly timers: 30 s (Linux) to 60 s.
+            lifetime_fragment: 30 * ticks_per_second,
+            flags: 0,
+        }
+    }
+}
+
+macro_rules! pod_for_families {
+    ($($type:ident: $v4:literal, $v6:literal;)*) => {$(
+        // SAFETY: `repr(C)`, all fields are plain integers, and the size equals the sum of the fields'
+        // sizes (asserted below), so there is no implicit padding.
+        unsafe impl<A: Address> Zeroable for $type<A> {}
+        // SAFETY: as above.
+        unsafe impl<A: Address> Pod for $type<A> {}
+        const _: () = assert!(size_of::<$type<V4Addr>>() == $v4 && size_of::<$type<V6Addr>>() == $v6);
+    )*};
+}
+
+pod_for_families! {
+    FrontendKey: 8, 20;
+    FlowKey: 16, 40;
+    FlowEntry: 36, 60;
+}
+
+const _: () = {
+    assert!(size_of::<FrontendEntry>() == 40);
+    assert!(size_of::<BackendEntry>() == 40);
+    assert!(offset_of!(BackendEntry, generation) == 20);
+    assert!(size_of::<AffinityKey>() == 20 && size_of::<AffinityEntry>() == 12);
+    assert!(size_of::<FragmentKey>() == 40 && size_of::<FragmentEntry>() == 8);
+    assert!(size_of::<ClassKey>() == 20 && size_of::<SourceRangeKey>() == 24);
+    assert!(size_of::<Counter>() == 16 && size_of::<BackendStats>() == 48);
+    assert!(size_of::<IfaceEntry>() == 4 && size_of::<Meta>() == 16);
+    assert!(size_of::<ServiceName>() == 152 && size_of::<Settings>() == 28 && size_of::<Config>() == 32);
+};

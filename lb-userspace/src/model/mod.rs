@@ -1,0 +1,3 @@
+//! Kubernetes objects to desired state.
+
+pub mod desired;
