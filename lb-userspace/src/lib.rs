@@ -1,3 +1,15 @@
 //! The user side of `lb`: Services and endpoints in, maps out.
+//!
+//! [`source`] → [`model`] → [`plan`] → [`maps`]; [`dataplane`] loads and attaches the programs that read them.
 
+pub mod agent;
+pub mod cli;
+pub mod dataplane;
+pub mod doctor;
+pub mod explain;
+pub mod lab;
+pub mod maps;
 pub mod model;
+pub mod plan;
+pub mod show;
+pub mod source;

@@ -1,3 +1,15 @@
 //! The `lb` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match lb_userspace::cli::Cli::parse().execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lb: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

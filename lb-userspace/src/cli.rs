@@ -1,0 +1,45 @@
+//! The command line: one subcommand, one module.
+
+use clap::{Parser, Subcommand};
+
+use crate::{agent, doctor, explain, lab, show};
+
+/// Kubernetes Services on eBPF, with or without a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "lb", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands of `lb`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent: watch manifests, fill the maps, attach to interfaces
+    Run(agent::Args),
+    /// Look at Services, backends, flows and counters, straight from the maps
+    Get(show::Args),
+    /// Check this machine and say what to do about what is found
+    Doctor(doctor::Args),
+    /// Services without a cluster, in network namespaces
+    Lab(lab::Args),
+    /// Say what would happen to a packet, and which rule decides
+    Explain(explain::Args),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever the subcommand reports.
+    pub fn execute(&self) -> anyhow::Result<()> {
+        match &self.command {
+            Command::Run(args) => agent::execute(args),
+            Command::Get(args) => show::execute(args),
+            Command::Doctor(args) => doctor::execute(args),
+            Command::Lab(args) => lab::execute(args),
+            Command::Explain(args) => explain::execute(args),
+        }
+    }
+}

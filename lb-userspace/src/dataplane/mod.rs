@@ -1,0 +1,1 @@
+//! Loading, pinning, attaching.

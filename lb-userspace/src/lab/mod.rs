@@ -1,0 +1,15 @@
+//! `lb lab`: Services without a cluster, in network namespaces.
+
+use clap::Args as ClapArgs;
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {}
+
+/// Runs the command.
+///
+/// # Errors
+/// Always: not there yet.
+pub fn execute(_args: &Args) -> anyhow::Result<()> {
+    anyhow::bail!("not implemented yet")
+}
