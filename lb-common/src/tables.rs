@@ -6,8 +6,9 @@
 use core::mem::size_of;
 
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings, SourceRangeKey,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, FlowEntry, FlowKey,
+    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings,
+    SourceRangeKey,
 };
 use crate::family::{V4Addr, V6Addr};
 use crate::reason::REASON_SLOTS;
