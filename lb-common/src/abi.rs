@@ -69,6 +69,10 @@ pub mod frontend_flag {
     pub const SOURCE_RANGES: u32 = 1 << 6;
     /// An owner entry: the address is a ClusterIP, its other ports are rejected and it answers ping (V5).
     pub const OWNER: u32 = 1 << 7;
+    /// The internal slots hold local backends only (V3): a remembered backend elsewhere is a miss.
+    pub const INTERNAL_LOCAL: u32 = 1 << 8;
+    /// The external slots hold local backends only (V4): a remembered backend elsewhere is a miss.
+    pub const EXTERNAL_LOCAL: u32 = 1 << 9;
     /// All bits that need to know where the packet comes from.
     pub const NEEDS_SOURCE_CLASS: u32 =
         MASQUERADE_POD | MASQUERADE_NODE | MASQUERADE_EXTERNAL | DROP_EXTERNAL;

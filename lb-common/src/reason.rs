@@ -87,6 +87,7 @@ reasons! {
     DropExternal = 27, Dropped, "drop-external", "F9", "a ClusterIP dialled from outside the cluster";
     DropNoSourcePort = 28, Dropped, "drop-no-source-port", "C6", "no free source port for this client and backend";
     DropNoNodeAddress = 29, Dropped, "drop-no-node-address", "A2", "to be masqueraded, but no node address is known";
+    DropStrayReset = 31, Dropped, "drop-stray-reset", "C7", "TCP RST of no known flow";
     DropTables = 30, Dropped, "drop-tables", "C5", "an entry the tables should have is missing";
 }
 

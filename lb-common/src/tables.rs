@@ -119,6 +119,8 @@ tables! {
         "ports of fragmented datagrams";
     Turns "TURNS" Array u32 => u64, 131_072, Kernel,
         "round-robin counters, two for each frontend";
+    OpenFlows "OPEN_FLOWS" Array u32 => u64, 262_144, Kernel,
+        "open flows of each backend, for least-connections";
     BackendStats "BACKEND_STATS" PerCpuArray u32 => BackendStats, 262_144, Kernel,
         "packets, bytes and flows of each backend";
     IfaceStats "IFACE_STATS" PerCpuArray u32 => Counter, IFACE_SLOTS * REASON_SLOTS, Kernel,
