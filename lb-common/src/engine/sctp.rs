@@ -55,7 +55,7 @@ fn difference_crc(difference: u32, zeros: usize) -> u32 {
 /// Corrects the checksum of an SCTP packet whose ports become `sport_be` and `dport_be`. A zero field (a device is
 /// to fill it in, or nobody checks it) stays.
 #[inline(always)]
-pub fn fix_checksum<P: Packet>(
+pub(super) fn fix_checksum<P: Packet>(
     packet: &mut P,
     at: usize,
     end: usize,

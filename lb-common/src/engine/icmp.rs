@@ -1,0 +1,95 @@
+//! ICMP about our flows: errors are translated with what they quote (A4), echo to a ClusterIP is answered (V5).
+
+use super::checksum;
+use super::packet::Packet;
+use super::parse::{Fragment, Ip, Wire, join_ports, split_ports};
+use super::tables::{FlowCell, Tables};
+use crate::abi::{FlowKey, protocol};
+use crate::reason::Reason;
+
+/// Length of an ICMP error's own header, in front of the quoted packet (RFC 792, RFC 4443 section 3).
+const ERROR_LEN: usize = 8;
+
+/// Whether a message type is an error that quotes a packet (RFC 792; RFC 4443 section 2.1: types below 128).
+#[inline(always)]
+fn is_error(icmp: u8, message: u8) -> bool {
+    if icmp == protocol::ICMP { matches!(message, 3 | 11 | 12) } else { matches!(message, 1..=4) }
+}
+
+/// Whether a message type is an echo request.
+#[inline(always)]
+pub fn is_echo_request(icmp: u8, message: u8) -> bool {
+    message == if icmp == protocol::ICMP { 8 } else { 128 }
+}
+
+/// Translates an ICMP error about one of our flows; `None` = it is about something else.
+///
+/// The quoted packet is one that we sent on, so the flow is found by its reverse: that is how packets of the other
+/// direction look, and the entry found there says what both ends should see instead.
+#[inline(always)]
+pub fn translate_error<W: Wire, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ip<W::Addr>,
+    message: u8,
+) -> Option<Reason> {
+    if !is_error(ip.protocol, message) || ip.fragment != Fragment::Whole {
+        return None;
+    }
+    let quoted = W::parse(packet, ip.transport + ERROR_LEN, false).ok()?;
+    // Eight bytes of the quoted transport header are promised (RFC 792): ports, and UDP's checksum.
+    if !matches!(quoted.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+        || matches!(quoted.fragment, Fragment::Later(_))
+        || quoted.transport + 8 > ip.end
+        || !packet.ensure(quoted.transport + 8)
+    {
+        return None;
+    }
+    let [ports] = packet.words::<1>(quoted.transport)?;
+    let (sport_be, dport_be) = split_ports(ports);
+    let key = FlowKey {
+        src: quoted.dst,
+        dst: quoted.src,
+        sport_be: dport_be,
+        dport_be: sport_be,
+        protocol: quoted.protocol,
+        _pad: [0; 3],
+    };
+    let entry = tables.flow(&key)?.get();
+
+    // Quoted packet: the reverse of what the entry makes of packets like `key`.
+    let new_ports = join_ports(entry.dport_be, entry.sport_be);
+    // Everything below changes bytes that the ICMP checksum covers; `delta` collects what it must follow.
+    let mut delta = entry.port_delta;
+    if W::IS_V6 {
+        delta = checksum::add(delta, entry.addr_delta);
+    }
+    // IPv4: the quoted header's own checksum takes back what its addresses add.
+    let quoted_field = match quoted.protocol {
+        protocol::UDP => quoted.transport + 6,
+        protocol::TCP => quoted.transport + 16,
+        _ => 0,
+    };
+    if quoted_field != 0 && quoted_field + 2 <= ip.end && packet.ensure(quoted_field + 2) {
+        let old = packet.half(quoted_field)?;
+        if !(quoted.protocol == protocol::UDP && old == 0) {
+            let new = checksum::update(old, checksum::add(entry.addr_delta, entry.port_delta));
+            packet.set_half(quoted_field, new)?;
+            delta = checksum::add(delta, checksum::half_delta([old, 0], [new, 0]));
+        }
+    }
+    packet.set_words(quoted.transport, [new_ports])?;
+    W::set_addresses(packet, quoted.offset, entry.dst, entry.src, entry.addr_delta)?;
+
+    // Outer header: to whom the flow's other end really is; from the frontend if the backend itself complains.
+    let src = if ip.src == key.src { entry.src } else { ip.src };
+    let outer_delta = checksum::addr_delta([ip.src, ip.dst], [src, entry.dst]);
+    if W::IS_V6 {
+        // ICMPv6 has a pseudo header (RFC 4443 section 2.3).
+        delta = checksum::add(delta, outer_delta);
+    }
+    let old = packet.half(ip.transport + 2)?;
+    packet.set_half(ip.transport + 2, checksum::update(old, delta))?;
+    W::set_addresses(packet, ip.offset, src, entry.dst, outer_delta)?;
+    Some(Reason::IcmpError)
+}

@@ -1,0 +1,214 @@
+//! First packets of flows: frontend, policy, backend, source port, both entries (F, V, A2, A3, C6).
+
+use super::flow::{partner_entry, partner_key};
+use super::parse::{Ip, Transport, Wire, tcp_flag};
+use super::select::{self, Chosen};
+use super::tables::{Added, FlowCell, Tables};
+use super::{checksum, packet::Packet, rewrite::rewrite, state};
+use crate::abi::{
+    FlowEntry, FlowKey, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag, frontend_flag,
+    protocol,
+};
+use crate::family::Address;
+use crate::reason::Reason;
+
+/// Source ports tried before a flow is given up (C6). With half of the range taken, all 16 are with 2^-16.
+const PORT_TRIES: u32 = 16;
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A pod.
+    Pod,
+    /// This node.
+    Node,
+    /// Anywhere else.
+    Outside,
+}
+
+/// Classifies a source address.
+#[inline(always)]
+fn origin<A: Address, T: Tables>(tables: &T, src: A, external_iface: bool) -> Origin {
+    let class = tables.class(src);
+    if class & address_class::NODE != 0 {
+        Origin::Node
+    } else if class & address_class::POD != 0 && !external_iface {
+        Origin::Pod
+    } else {
+        Origin::Outside
+    }
+}
+
+/// The frontend a packet is for.
+#[inline(always)]
+pub fn frontend_key<A: Address>(dst: A, dport_be: u16, protocol: u8) -> FrontendKey<A> {
+    FrontendKey { addr: dst, port_be: dport_be, protocol, _pad: 0 }
+}
+
+/// Who may answer, or why nobody does.
+#[inline(always)]
+fn admit<A: Address, T: Tables>(
+    tables: &T,
+    src: A,
+    frontend: &FrontendEntry,
+    external_iface: bool,
+) -> Result<(SlotRange, Origin), Reason> {
+    let told_apart = frontend.flags & frontend_flag::NEEDS_SOURCE_CLASS != 0 || frontend.internal != frontend.external;
+    let origin = if told_apart { origin(tables, src, external_iface) } else { Origin::Pod };
+    if frontend.flags & frontend_flag::SOURCE_RANGES != 0 && !tables.source_allowed(frontend.service_id, src) {
+        return Err(Reason::DropSourceRange);
+    }
+    if origin == Origin::Outside && frontend.flags & frontend_flag::DROP_EXTERNAL != 0 {
+        return Err(Reason::DropExternal);
+    }
+    let range = if origin == Origin::Outside { frontend.external } else { frontend.internal };
+    if range.count == 0 {
+        return Err(if frontend.flags & frontend_flag::REJECT_EMPTY != 0 {
+            Reason::RejectedNoBackend
+        } else {
+            Reason::DropNoLocalBackend
+        });
+    }
+    Ok((range, origin))
+}
+
+/// Whether the source must become the node's (A2, A3).
+#[inline(always)]
+fn masqueraded<A: Address>(src: A, frontend: &FrontendEntry, origin: Origin, chosen: &Chosen) -> bool {
+    let flag = match origin {
+        Origin::Pod => frontend_flag::MASQUERADE_POD,
+        Origin::Node => frontend_flag::MASQUERADE_NODE,
+        Origin::Outside => frontend_flag::MASQUERADE_EXTERNAL,
+    };
+    frontend.flags & flag != 0 || A::from_words(chosen.backend.addr) == src
+}
+
+/// Handles the first packet of a flow to `frontend`.
+#[inline(always)]
+pub fn open<W: Wire, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ip<W::Addr>,
+    transport: &Transport,
+    key: &FlowKey<W::Addr>,
+    frontend: &FrontendEntry,
+    external_iface: bool,
+) -> Reason {
+    let (range, origin) = match admit(tables, ip.src, frontend, external_iface) {
+        Ok(admitted) => admitted,
+        Err(reason) => return reason,
+    };
+    let first = transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    if ip.protocol == protocol::TCP && !first && frontend.algorithm != algorithm::MAGLEV {
+        // C7. A reset is never answered with a reset (RFC 9293 section 3.10.7.1).
+        let stray = transport.flags & tcp_flag::RST != 0;
+        return if stray { Reason::DropStrayReset } else { Reason::ResetMidFlow };
+    }
+    let Some(chosen) = select::choose(tables, key, frontend, range, origin == Origin::Outside) else {
+        return Reason::DropTables;
+    };
+    let masquerade = masqueraded(ip.src, frontend, origin, &chosen);
+    let entry = match record::<W, T>(tables, key, frontend, &chosen, masquerade) {
+        Ok(entry) => entry,
+        Err(reason) => return reason,
+    };
+    tables.add_open_flows(chosen.id, 1);
+    let bytes = (ip.end - ip.offset) as u64;
+    tables.count_backend(chosen.id, |stats| {
+        stats.flows_opened += 1;
+        stats.to_backend.packets += 1;
+        stats.to_backend.bytes += bytes;
+    });
+    if rewrite::<W, P>(packet, ip, transport, &entry).is_none() {
+        return Reason::DropTables;
+    }
+    Reason::NewFlow
+}
+
+/// Makes the entries of both directions; returns that of `key`.
+#[inline(always)]
+fn record<W: Wire, T: Tables>(
+    tables: &T,
+    key: &FlowKey<W::Addr>,
+    frontend: &FrontendEntry,
+    chosen: &Chosen,
+    masquerade: bool,
+) -> Result<FlowEntry<W::Addr>, Reason> {
+    let dst = W::Addr::from_words(chosen.backend.addr);
+    let mut entry = FlowEntry {
+        src: key.src,
+        dst,
+        sport_be: key.sport_be,
+        dport_be: chosen.backend.port_be,
+        addr_delta: 0,
+        port_delta: 0,
+        backend_id: chosen.id,
+        backend_generation: chosen.backend.generation,
+        frontend_id: frontend.frontend_id,
+        last_seen: tables.now(),
+        state: 0,
+        flags: 0,
+        _pad: [0; 2],
+    };
+    if masquerade {
+        entry.src = node_address::<W, T>(tables).ok_or(Reason::DropNoNodeAddress)?;
+        entry.flags = flow_flag::SNAT;
+    }
+    entry.addr_delta = checksum::addr_delta([key.src, key.dst], [entry.src, entry.dst]);
+    // A masqueraded flow takes its port from the reserved range at once: the node's own connections use the others.
+    let mut try_port = masquerade;
+    let settings = tables.settings().ok_or(Reason::DropTables)?;
+    let port_count = u32::from(settings.snat_port_count);
+    let start = if masquerade && port_count != 0 { select::tuple_hash(key) } else { 0 };
+    for attempt in 0..PORT_TRIES + 1 {
+        if try_port {
+            if port_count == 0 {
+                return Err(Reason::DropNoSourcePort);
+            }
+            let port = u32::from(settings.snat_port_first) + start.wrapping_add(attempt) % port_count;
+            entry.sport_be = (port as u16).to_be();
+            entry.flags = flow_flag::SNAT;
+        }
+        entry.port_delta =
+            checksum::half_delta([key.sport_be, key.dport_be], [entry.sport_be, entry.dport_be]);
+        let reply_key = partner_key(key, &entry);
+        let reply = partner_entry(key, &entry);
+        let added = match tables.add_flow(&reply_key, &reply) {
+            Added::Exists if replaceable(tables, key, &reply_key) => tables.put_flow(&reply_key, &reply),
+            added => added,
+        };
+        match added {
+            Added::Yes => {
+                let _full: Added = tables.put_flow(key, &entry);
+                return Ok(entry);
+            }
+            // C5: the packet goes on its way; the flow's next packet tries again.
+            Added::Full => return Ok(entry),
+            Added::Exists => try_port = true,
+        }
+    }
+    Err(Reason::DropNoSourcePort)
+}
+
+/// Whether the entry in the way is of no use any more: of this very client and frontend, or over.
+#[inline(always)]
+fn replaceable<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, reply_key: &FlowKey<A>) -> bool {
+    let Some(cell) = tables.flow(reply_key) else {
+        return true;
+    };
+    let entry = cell.get();
+    let same = entry.dst == key.src
+        && entry.src == key.dst
+        && entry.dport_be == key.sport_be
+        && entry.sport_be == key.dport_be;
+    let idle = state::elapsed(tables.now(), entry.last_seen);
+    same || idle > state::lifetime(&tables.config(), key.protocol, entry.state)
+}
+
+/// The address masqueraded packets get.
+#[inline(always)]
+fn node_address<W: Wire, T: Tables>(tables: &T) -> Option<W::Addr> {
+    let settings = tables.settings()?;
+    let words = if W::IS_V6 { settings.node_v6 } else { [settings.node_v4, 0, 0, 0] };
+    (words != [0; 4]).then(|| W::Addr::from_words(words))
+}
