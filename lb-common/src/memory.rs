@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Config, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, FrontendEntry, FrontendKey, Settings, SourceRangeKey,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Config, FlowEntry, FlowKey,
+    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings, SourceRangeKey,
 };
 use crate::engine::packet::Packet;
 use crate::engine::tables::{Added, FlowCell, Tables};
@@ -161,7 +161,8 @@ impl<'a> Tables for &'a Memory {
     fn random(&self) -> u32 {
         // PCG-XSH-RR (M. O'Neill, 2014).
         let state = self.random.get();
-        self.random.set(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        self.random
+            .set(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
         ((((state >> 18) ^ state) >> 27) as u32).rotate_right((state >> 59) as u32)
     }
 

@@ -1,7 +1,84 @@
-//! The kernel programs.
+//! The kernel programs: each entry point turns the engine's reason into what its hook has to do.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod frame;
+mod maps;
+mod tables;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::abi::iface_flag;
+use lb_common::engine::packet::Packet;
+use lb_common::engine::{Position, process};
+use lb_common::reason::{Class, Reason};
+
+use crate::frame::{Context, Frame, Skb, Xdp};
+use crate::tables::{KernelTables, count, iface};
+
+/// Runs the engine on a packet and counts it.
+#[inline(always)]
+fn decide<C: Context>(frame: &mut Frame<C>, ifindex: u32, egress: bool) -> Reason {
+    let iface = iface(ifindex);
+    let position = Position { egress, external: iface.flags & iface_flag::EXTERNAL != 0 };
+    let bytes = frame.len();
+    let reason = process(frame, &KernelTables, position);
+    if !egress || reason.class() == Class::Forwarded {
+        count(iface, reason, bytes);
+    }
+    reason
+}
+
+#[inline(always)]
+fn at_xdp<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
+    let reason = decide(&mut Frame(Xdp::<FRAGS>(ctx.ctx)), ctx.ingress_ifindex() as u32, false);
+    match reason.class() {
+        Class::Forwarded | Class::Passed => xdp_action::XDP_PASS,
+        Class::Answered | Class::Dropped => xdp_action::XDP_DROP,
+    }
+}
+
+/// Balances at XDP, native or generic.
+#[xdp]
+pub fn lb_xdp(ctx: XdpContext) -> u32 {
+    at_xdp::<false>(&ctx)
+}
+
+/// Balances at XDP on devices whose packets may be spread over several buffers (kernel 5.18).
+#[xdp(frags)]
+pub fn lb_xdp_frags(ctx: XdpContext) -> u32 {
+    at_xdp::<true>(&ctx)
+}
+
+/// Balances at tc, on the way in.
+#[classifier]
+pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.as_ptr().cast());
+    let ifindex = skb.ifindex();
+    let reason = decide(&mut Frame(skb), ifindex, false);
+    match reason.class() {
+        // Other programs at this hook may follow.
+        Class::Forwarded | Class::Passed => TC_ACT_UNSPEC,
+        Class::Answered | Class::Dropped => TC_ACT_SHOT as i32,
+    }
+}
+
+/// Translates replies of the host's own sockets, which no ingress hook sees. Used beside every other hook.
+#[classifier]
+pub fn lb_tc_egress(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.as_ptr().cast());
+    // Forwarded packets have been seen where they came in.
+    if !skb.is_forwarded() {
+        let ifindex = skb.ifindex();
+        decide(&mut Frame(skb), ifindex, true);
+    }
+    TC_ACT_UNSPEC
+}
+
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -74,7 +74,11 @@ pub fn pseudo_header<A: Address>(src: A, dst: A, protocol: u8, length: u32) -> u
 /// interfaces that never see the other kind are better served by [`fix_complete`].
 #[inline(always)]
 pub fn fix_keeping_kind(field: u16, fix: &TransportFix) -> u16 {
-    if field == fix.pseudo_header { fold(u64::from(field) + u64::from(fix.addr_delta)) } else { fix_complete(field, fix) }
+    if field == fix.pseudo_header {
+        fold(u64::from(field) + u64::from(fix.addr_delta))
+    } else {
+        fix_complete(field, fix)
+    }
 }
 
 /// Corrects a complete transport checksum.

@@ -1,6 +1,6 @@
 //! Packets of known flows (C1–C4).
 
-use super::parse::{Ip, Transport, Wire, tcp_flag};
+use super::parse::{Met, Wire, tcp_flag};
 use super::state;
 use super::tables::{Added, FlowCell, Tables};
 use super::{checksum, packet::Packet, rewrite::rewrite};
@@ -37,9 +37,12 @@ pub fn partner_entry<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Flow
 }
 
 /// Removes both directions.
-#[inline(always)]
-pub fn forget<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, entry: &FlowEntry<A>) {
-    tables.remove_flow(&partner_key(key, entry));
+///
+/// Never inlined, like [`refresh`]: rare, and the kernel's stack is small.
+#[inline(never)]
+pub fn forget<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, cell: &T::Flow<A>) {
+    let entry = cell.get();
+    tables.remove_flow(&partner_key(key, &entry));
     tables.remove_flow(key);
     if !state::is_closing(entry.state) {
         tables.add_open_flows(entry.backend_id, -1);
@@ -78,52 +81,44 @@ fn is_over<A, T: Tables>(tables: &T, protocol: u8, tcp_flags: u8, entry: &FlowEn
 pub fn established<W: Wire, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip<W::Addr>,
-    transport: &Transport,
-    key: &FlowKey<W::Addr>,
+    met: &Met<W::Addr>,
 ) -> Option<Reason> {
+    let key = &met.key;
     let cell = tables.flow(key)?;
     let entry = cell.get();
     let now = tables.now();
-    if is_over(tables, ip.protocol, transport.flags, &entry, now) {
-        forget(tables, key, &entry);
+    if is_over(tables, key.protocol, met.flags, &entry, now) {
+        forget(tables, key, &cell);
         return None;
     }
     let reply = entry.flags & flow_flag::REPLY != 0;
-    let learned = state::learned(entry.state, ip.protocol, transport.flags, reply);
+    let learned = state::learned(entry.state, key.protocol, met.flags, reply);
     if learned != 0 || state::elapsed(now, entry.last_seen) >= tables.config().ticks_per_second {
-        refresh(tables, key, &entry, &cell, entry.state | learned, now);
+        refresh(tables, key, &cell, learned);
     }
-    count(tables, &entry, (ip.end - ip.offset) as u64, reply);
-    if rewrite::<W, P>(packet, ip, transport, &entry).is_none() {
+    count(tables, &entry, met.network_bytes(), reply);
+    if rewrite::<W, P>(packet, met, &entry).is_none() {
         return Some(Reason::DropTables);
     }
     Some(if reply { Reason::FromBackend } else { Reason::ToBackend })
 }
 
-/// Writes state and time to both directions, and restores the other one if it has been evicted (C1).
-#[inline(always)]
-fn refresh<A: Address, T: Tables>(
-    tables: &T,
-    key: &FlowKey<A>,
-    entry: &FlowEntry<A>,
-    cell: &T::Flow<A>,
-    new_state: u8,
-    now: u32,
-) {
+/// Writes time and newly learned state to both directions, and restores the other one if it has been evicted (C1).
+#[inline(never)]
+fn refresh<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, cell: &T::Flow<A>, learned: u8) {
+    let mut entry = cell.get();
+    let (old_state, new_state, now) = (entry.state, entry.state | learned, tables.now());
     cell.set_last_seen(now);
     cell.set_state(new_state);
-    let other_key = partner_key(key, entry);
+    let other_key = partner_key(key, &entry);
     if let Some(other) = tables.flow(&other_key) {
         other.set_last_seen(now);
         other.set_state(new_state);
     } else {
-        let mut other = partner_entry(key, entry);
-        other.last_seen = now;
-        other.state = new_state;
-        let _full: Added = tables.add_flow(&other_key, &other);
+        (entry.last_seen, entry.state) = (now, new_state);
+        let _full: Added = tables.add_flow(&other_key, &partner_entry(key, &entry));
     }
-    if state::is_closing(new_state) && !state::is_closing(entry.state) {
+    if state::is_closing(new_state) && !state::is_closing(old_state) {
         tables.add_open_flows(entry.backend_id, -1);
         tables.count_backend(entry.backend_id, |stats| stats.flows_closed += 1);
     }

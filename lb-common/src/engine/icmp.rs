@@ -26,7 +26,7 @@ pub fn is_echo_request(icmp: u8, message: u8) -> bool {
 ///
 /// The quoted packet is one that we sent on, so the flow is found by its reverse: that is how packets of the other
 /// direction look, and the entry found there says what both ends should see instead.
-#[inline(always)]
+#[inline(never)]
 pub fn translate_error<W: Wire, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,

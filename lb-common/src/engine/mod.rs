@@ -17,9 +17,9 @@ pub mod state;
 pub mod tables;
 
 use self::packet::Packet;
-use self::parse::{Fragment, Ip, Transport, V4, V6, Wire};
+use self::parse::{Fragment, Ip, Met, Transport, V4, V6, Wire};
 use self::tables::Tables;
-use crate::abi::{FlowKey, FragmentEntry, FragmentKey, address_class, frontend_flag, settings_flag};
+use crate::abi::{FragmentEntry, FragmentKey, address_class, frontend_flag, settings_flag};
 use crate::family::Address;
 use crate::reason::{Class, Reason};
 
@@ -64,37 +64,22 @@ fn process_ip<W: Wire, P: Packet, T: Tables>(
     let transport = match read_transport(packet, tables, &ip) {
         Ok(transport) => transport,
         Err(Reason::OtherProtocol) if !position.egress => {
-            let reason = not_a_frontend(tables, &ip, Reason::OtherProtocol);
+            let reason = not_a_frontend(tables, ip.dst, Reason::OtherProtocol);
             // There is no port that could be unreachable: leave it to the host to say so (RFC 1122 section 3.2.2.1).
             return if reason == Reason::RejectedPort { Reason::OtherProtocol } else { reason };
         }
         Err(reason) => return reason,
     };
-    let key = FlowKey {
-        src: ip.src,
-        dst: ip.dst,
-        sport_be: transport.sport_be,
-        dport_be: transport.dport_be,
-        protocol: ip.protocol,
-        _pad: [0; 3],
-    };
-    let reason = match flow::established::<W, P, T>(packet, tables, &ip, &transport, &key) {
+    let met = Met::new(&ip, &transport);
+    let reason = match flow::established::<W, P, T>(packet, tables, &met) {
         Some(reason) => reason,
         None if position.egress => return Reason::NotOurs,
-        None if matches!(ip.fragment, Fragment::Later(_)) => return Reason::LateFragment,
+        None if matches!(met.fragment, Fragment::Later(_)) => return Reason::LateFragment,
         None => {
-            let frontend_key = open::frontend_key(ip.dst, transport.dport_be, ip.protocol);
+            let frontend_key = open::frontend_key(met.key.dst, met.key.dport_be, met.key.protocol);
             match tables.frontend(&frontend_key) {
-                Some(frontend) => open::open::<W, P, T>(
-                    packet,
-                    tables,
-                    &ip,
-                    &transport,
-                    &key,
-                    &frontend,
-                    position.external,
-                ),
-                None => not_a_frontend(tables, &ip, Reason::NotOurs),
+                Some(frontend) => open::open::<W, P, T>(packet, tables, &met, &frontend, position.external),
+                None => not_a_frontend(tables, met.key.dst, Reason::NotOurs),
             }
         }
     };
@@ -133,7 +118,7 @@ fn fragment_key<A: Address>(ip: &Ip<A>, id: u32) -> FragmentKey {
     FragmentKey { src: ip.src.widen(), dst: ip.dst.widen(), id_be: id, protocol: u32::from(ip.protocol) }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn process_icmp<W: Wire, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
@@ -158,7 +143,7 @@ fn process_icmp<W: Wire, P: Packet, T: Tables>(
     if !icmp::is_echo_request(ip.protocol, message) {
         return Reason::OtherProtocol;
     }
-    match not_a_frontend(tables, ip, Reason::OtherProtocol) {
+    match not_a_frontend(tables, ip.dst, Reason::OtherProtocol) {
         Reason::RejectedPort if ip.fragment != Fragment::Whole => Reason::OtherProtocol,
         Reason::RejectedPort => {
             let silent = tables.settings().is_some_and(|s| s.flags & settings_flag::NO_VIP_PING != 0);
@@ -171,12 +156,12 @@ fn process_icmp<W: Wire, P: Packet, T: Tables>(
 /// What happens to a packet that is for no frontend: an owned ClusterIP rejects (V5), an unowned address of the
 /// service range swallows (V6), anything else is not ours.
 #[inline(always)]
-fn not_a_frontend<A: Address, T: Tables>(tables: &T, ip: &Ip<A>, otherwise: Reason) -> Reason {
-    let owner = tables.frontend(&open::frontend_key(ip.dst, 0, 0));
+fn not_a_frontend<A: Address, T: Tables>(tables: &T, dst: A, otherwise: Reason) -> Reason {
+    let owner = tables.frontend(&open::frontend_key(dst, 0, 0));
     if owner.is_some_and(|entry| entry.flags & frontend_flag::OWNER != 0) {
         return Reason::RejectedPort;
     }
-    if tables.class(ip.dst) & address_class::SERVICE_CIDR != 0 {
+    if tables.class(dst) & address_class::SERVICE_CIDR != 0 {
         return Reason::DropUnowned;
     }
     otherwise

@@ -1,13 +1,13 @@
 //! First packets of flows: frontend, policy, backend, source port, both entries (F, V, A2, A3, C6).
 
 use super::flow::{partner_entry, partner_key};
-use super::parse::{Ip, Transport, Wire, tcp_flag};
+use super::parse::{Met, Wire, tcp_flag};
 use super::select::{self, Chosen};
 use super::tables::{Added, FlowCell, Tables};
 use super::{checksum, packet::Packet, rewrite::rewrite, state};
 use crate::abi::{
-    FlowEntry, FlowKey, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag, frontend_flag,
-    protocol,
+    FlowEntry, FlowKey, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag,
+    frontend_flag, protocol,
 };
 use crate::family::Address;
 use crate::reason::Reason;
@@ -53,9 +53,11 @@ fn admit<A: Address, T: Tables>(
     frontend: &FrontendEntry,
     external_iface: bool,
 ) -> Result<(SlotRange, Origin), Reason> {
-    let told_apart = frontend.flags & frontend_flag::NEEDS_SOURCE_CLASS != 0 || frontend.internal != frontend.external;
+    let told_apart =
+        frontend.flags & frontend_flag::NEEDS_SOURCE_CLASS != 0 || frontend.internal != frontend.external;
     let origin = if told_apart { origin(tables, src, external_iface) } else { Origin::Pod };
-    if frontend.flags & frontend_flag::SOURCE_RANGES != 0 && !tables.source_allowed(frontend.service_id, src) {
+    if frontend.flags & frontend_flag::SOURCE_RANGES != 0 && !tables.source_allowed(frontend.service_id, src)
+    {
         return Err(Reason::DropSourceRange);
     }
     if origin == Origin::Outside && frontend.flags & frontend_flag::DROP_EXTERNAL != 0 {
@@ -84,42 +86,43 @@ fn masqueraded<A: Address>(src: A, frontend: &FrontendEntry, origin: Origin, cho
 }
 
 /// Handles the first packet of a flow to `frontend`.
-#[inline(always)]
+///
+/// Never inlined: it is the rarer path, and the kernel's 512 bytes of stack do not hold it together with the other.
+#[inline(never)]
 pub fn open<W: Wire, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip<W::Addr>,
-    transport: &Transport,
-    key: &FlowKey<W::Addr>,
+    met: &Met<W::Addr>,
     frontend: &FrontendEntry,
     external_iface: bool,
 ) -> Reason {
-    let (range, origin) = match admit(tables, ip.src, frontend, external_iface) {
+    let key = &met.key;
+    let (range, origin) = match admit(tables, key.src, frontend, external_iface) {
         Ok(admitted) => admitted,
         Err(reason) => return reason,
     };
-    let first = transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-    if ip.protocol == protocol::TCP && !first && frontend.algorithm != algorithm::MAGLEV {
+    let first = met.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    if key.protocol == protocol::TCP && !first && frontend.algorithm != algorithm::MAGLEV {
         // C7. A reset is never answered with a reset (RFC 9293 section 3.10.7.1).
-        let stray = transport.flags & tcp_flag::RST != 0;
+        let stray = met.flags & tcp_flag::RST != 0;
         return if stray { Reason::DropStrayReset } else { Reason::ResetMidFlow };
     }
     let Some(chosen) = select::choose(tables, key, frontend, range, origin == Origin::Outside) else {
         return Reason::DropTables;
     };
-    let masquerade = masqueraded(ip.src, frontend, origin, &chosen);
+    let masquerade = masqueraded(key.src, frontend, origin, &chosen);
     let entry = match record::<W, T>(tables, key, frontend, &chosen, masquerade) {
         Ok(entry) => entry,
         Err(reason) => return reason,
     };
     tables.add_open_flows(chosen.id, 1);
-    let bytes = (ip.end - ip.offset) as u64;
+    let bytes = met.network_bytes();
     tables.count_backend(chosen.id, |stats| {
         stats.flows_opened += 1;
         stats.to_backend.packets += 1;
         stats.to_backend.bytes += bytes;
     });
-    if rewrite::<W, P>(packet, ip, transport, &entry).is_none() {
+    if rewrite::<W, P>(packet, met, &entry).is_none() {
         return Reason::DropTables;
     }
     Reason::NewFlow

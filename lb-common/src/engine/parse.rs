@@ -1,7 +1,7 @@
 //! From link layer to ports (RFC 791, RFC 8200, IEEE 802.1Q/802.1ad).
 
 use super::packet::Packet;
-use crate::abi::protocol;
+use crate::abi::{FlowKey, protocol};
 use crate::family::{Address, V4Addr, V6Addr};
 use crate::reason::Reason;
 
@@ -284,6 +284,54 @@ pub struct Transport {
     pub flags: u8,
     /// Offset of the checksum field, 0 = none to keep right.
     pub checksum: usize,
+}
+
+/// A packet as it was met: its flow key, and where its parts are.
+#[derive(Clone, Copy, Debug)]
+pub struct Met<A> {
+    /// Addresses, ports and protocol.
+    pub key: FlowKey<A>,
+    /// Offset of the network header.
+    pub offset: usize,
+    /// Offset of the transport header.
+    pub transport: usize,
+    /// Offset behind the last byte the network header declares.
+    pub end: usize,
+    /// Offset of the transport checksum, 0 = none to keep right.
+    pub checksum: usize,
+    /// Fragmentation.
+    pub fragment: Fragment,
+    /// As in [`Transport::flags`].
+    pub flags: u8,
+}
+
+impl<A: Address> Met<A> {
+    /// Puts both headers together.
+    #[inline(always)]
+    pub fn new(ip: &Ip<A>, transport: &Transport) -> Self {
+        Self {
+            key: FlowKey {
+                src: ip.src,
+                dst: ip.dst,
+                sport_be: transport.sport_be,
+                dport_be: transport.dport_be,
+                protocol: ip.protocol,
+                _pad: [0; 3],
+            },
+            offset: ip.offset,
+            transport: ip.transport,
+            end: ip.end,
+            checksum: transport.checksum,
+            fragment: ip.fragment,
+            flags: transport.flags,
+        }
+    }
+
+    /// Bytes the network header declares, itself included.
+    #[inline(always)]
+    pub fn network_bytes(&self) -> u64 {
+        (self.end - self.offset) as u64
+    }
 }
 
 /// TCP flags (RFC 9293 section 3.1).

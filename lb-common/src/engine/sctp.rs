@@ -5,7 +5,8 @@
 //! Appending zeros multiplies by powers of x modulo the polynomial, and these are squared up in a fixed table.
 
 use super::packet::Packet;
-use super::parse::{Transport, join_ports};
+use super::parse::{Met, join_ports};
+use crate::family::Address;
 
 /// CRC32c polynomial (Castagnoli), bits reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -54,16 +55,17 @@ fn difference_crc(difference: u32, zeros: usize) -> u32 {
 
 /// Corrects the checksum of an SCTP packet whose ports become `sport_be` and `dport_be`. A zero field (a device is
 /// to fill it in, or nobody checks it) stays.
-#[inline(always)]
-pub(super) fn fix_checksum<P: Packet>(
+///
+/// Never inlined: its loops are long, and SCTP packets are few.
+#[inline(never)]
+pub(super) fn fix_checksum<A: Address, P: Packet>(
     packet: &mut P,
-    at: usize,
-    end: usize,
-    transport: &Transport,
+    met: &Met<A>,
     sport_be: u16,
     dport_be: u16,
 ) -> Option<()> {
-    let difference = join_ports(transport.sport_be, transport.dport_be) ^ join_ports(sport_be, dport_be);
+    let at = met.transport;
+    let difference = join_ports(met.key.sport_be, met.key.dport_be) ^ join_ports(sport_be, dport_be);
     if difference == 0 {
         return Some(());
     }
@@ -72,7 +74,7 @@ pub(super) fn fix_checksum<P: Packet>(
         return Some(());
     }
     // The checksum is sent least significant byte first (RFC 9260 appendix A).
-    let crc = u32::from_le(field) ^ difference_crc(difference, end - at - 4);
+    let crc = u32::from_le(field) ^ difference_crc(difference, met.end - at - 4);
     packet.set_words(at + 8, [crc.to_le()])
 }
 

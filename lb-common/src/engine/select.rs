@@ -3,7 +3,8 @@
 use super::state;
 use super::tables::Tables;
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, FlowKey, FrontendEntry, SlotRange, algorithm, backend_flag, frontend_flag,
+    AffinityEntry, AffinityKey, BackendEntry, FlowKey, FrontendEntry, SlotRange, algorithm, backend_flag,
+    frontend_flag,
 };
 use crate::family::Address;
 

@@ -73,7 +73,11 @@ mod tests {
             (ACK, false, 10),
         ] {
             state |= learned(state, protocol::TCP, flags, reply);
-            assert_eq!(lifetime(&config, protocol::TCP, state), seconds * 100, "after {flags:#x} reply {reply}");
+            assert_eq!(
+                lifetime(&config, protocol::TCP, state),
+                seconds * 100,
+                "after {flags:#x} reply {reply}"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! How the engine reaches tables, clock and chance.
 
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
-    FrontendEntry, FrontendKey, Settings,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, FlowEntry, FlowKey, FragmentEntry,
+    FragmentKey, FrontendEntry, FrontendKey, Settings,
 };
 use crate::family::Address;
 

@@ -1,0 +1,216 @@
+//! The one module that touches packet pointers. It hands out bounds-checked values only.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_xdp_get_buff_len};
+use lb_common::abi::config_flag;
+use lb_common::engine::packet::{Packet, TransportFix};
+use lb_common::engine::tables::Tables;
+
+use crate::tables::KernelTables;
+
+/// Offsets are cut to this, so that the verifier knows their bound. `parse::MAX_TRANSPORT_OFFSET` and what ICMP quotes
+/// stay below.
+const MAX_OFFSET: usize = 1023;
+
+/// What differs between XDP and tc.
+pub trait Context {
+    /// First reachable byte.
+    fn data(&self) -> usize;
+    /// Behind the last reachable byte.
+    fn data_end(&self) -> usize;
+    /// Bytes of the packet, reachable or not.
+    fn len(&self) -> usize;
+    /// Tries to make the first `end` bytes reachable.
+    fn pull(&self, end: usize);
+    /// See [`Packet::fix_transport_checksum`]; `None` = do it by the field's value.
+    fn fix_transport_checksum(&self, field: usize, fix: &TransportFix) -> Option<Option<()>>;
+}
+
+/// An XDP packet. `FRAGS`: it may be spread over several buffers (programs of kind `xdp.frags`).
+pub struct Xdp<const FRAGS: bool>(pub *mut xdp_md);
+
+impl<const FRAGS: bool> Context for Xdp<FRAGS> {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).data as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).data_end as usize }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        if FRAGS {
+            // SAFETY: the kernel's context; kernel 5.18 or later, as `xdp.frags` itself.
+            unsafe { bpf_xdp_get_buff_len(self.0) as usize }
+        } else {
+            self.data_end() - self.data()
+        }
+    }
+
+    #[inline(always)]
+    fn pull(&self, _end: usize) {}
+
+    #[inline(always)]
+    fn fix_transport_checksum(&self, _field: usize, _fix: &TransportFix) -> Option<Option<()>> {
+        None
+    }
+}
+
+/// A socket buffer at tc.
+pub struct Skb(pub *mut __sk_buff);
+
+impl Skb {
+    /// The interface the packet is at.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// Whether the packet came in over an interface, rather than from a socket of this host.
+    #[inline(always)]
+    pub fn is_forwarded(&self) -> bool {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).ingress_ifindex != 0 }
+    }
+}
+
+/// Flags of `bpf_l4_csum_replace` (kernel's `uapi/linux/bpf.h`).
+const BPF_F_PSEUDO_HDR: u64 = 1 << 4;
+const BPF_F_MARK_MANGLED_0: u64 = 1 << 5;
+const BPF_F_IPV6: u64 = 1 << 7;
+
+impl Context for Skb {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).data as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).data_end as usize }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).len as usize }
+    }
+
+    #[inline(always)]
+    fn pull(&self, end: usize) {
+        // SAFETY: the kernel's context; a failure shows as bytes that stay out of reach.
+        let _failed = unsafe { bpf_skb_pull_data(self.0, end as u32) };
+    }
+
+    /// The kernel knows whether the checksum is complete, so its helper does the right thing for both kinds.
+    #[inline(always)]
+    fn fix_transport_checksum(&self, field: usize, fix: &TransportFix) -> Option<Option<()>> {
+        let zero = if fix.udp { BPF_F_MARK_MANGLED_0 } else { 0 };
+        let v6 = if fix.ipv6 && KernelTables.config().flags & config_flag::CSUM_IPV6 != 0 {
+            BPF_F_IPV6
+        } else {
+            0
+        };
+        // SAFETY: the kernel's context; offsets are checked by the helper.
+        let failed = unsafe {
+            let addresses = u64::from(fix.addr_delta);
+            let flags = BPF_F_PSEUDO_HDR | zero | v6;
+            bpf_l4_csum_replace(self.0, field as u32, 0, addresses, flags) != 0
+                || (fix.port_delta != 0
+                    && bpf_l4_csum_replace(self.0, field as u32, 0, u64::from(fix.port_delta), zero) != 0)
+        };
+        Some((!failed).then_some(()))
+    }
+}
+
+/// A packet for the engine.
+pub struct Frame<C>(pub C);
+
+impl<C: Context> Frame<C> {
+    /// Address of `n` reachable bytes at `offset`.
+    ///
+    /// The compiler must not take the sum apart: the verifier grants the bytes to the very register that was compared.
+    #[inline(always)]
+    fn at(&self, offset: usize, n: usize) -> Option<usize> {
+        let mut bounded = offset;
+        // SAFETY: plain arithmetic on one register.
+        unsafe { asm!("{0} &= {1}", inout(reg) bounded, const MAX_OFFSET, options(pure, nomem)) };
+        let mut address = self.0.data() + bounded;
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(reg) address, options(pure, nomem)) };
+        if address + n > self.0.data_end() { None } else { Some(address) }
+    }
+}
+
+impl<C: Context> Packet for Frame<C> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn holds(&self, end: usize) -> bool {
+        end <= self.0.data_end() - self.0.data() || end <= self.0.len()
+    }
+
+    #[inline(always)]
+    fn ensure(&mut self, end: usize) -> bool {
+        if end <= self.0.data_end() - self.0.data() {
+            return true;
+        }
+        if end > self.0.len() || end > MAX_OFFSET {
+            return false;
+        }
+        self.0.pull(end);
+        end <= self.0.data_end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> Option<u8> {
+        // SAFETY: `at` has checked.
+        self.at(offset, 1).map(|address| unsafe { *(address as *const u8) })
+    }
+
+    #[inline(always)]
+    fn half(&self, offset: usize) -> Option<u16> {
+        // SAFETY: `at` has checked; BPF loads need no alignment on the architectures supported.
+        self.at(offset, 2).map(|address| unsafe { *(address as *const u16) })
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        // SAFETY: as above; an array of words is read word by word.
+        self.at(offset, N * 4).map(|address| unsafe { *(address as *const [u32; N]) })
+    }
+
+    #[inline(always)]
+    fn set_half(&mut self, offset: usize, value: u16) -> Option<()> {
+        // SAFETY: as above.
+        self.at(offset, 2).map(|address| unsafe { *(address as *mut u16) = value })
+    }
+
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, offset: usize, value: [u32; N]) -> Option<()> {
+        // SAFETY: as above.
+        self.at(offset, N * 4).map(|address| unsafe { *(address as *mut [u32; N]) = value })
+    }
+
+    #[inline(always)]
+    fn fix_transport_checksum(&mut self, field: usize, fix: &TransportFix) -> Option<()> {
+        if let Some(done) = self.0.fix_transport_checksum(field, fix) {
+            return done;
+        }
+        let old = self.half(field)?;
+        self.set_half(field, lb_common::engine::checksum::fix_keeping_kind(old, fix))
+    }
+}
