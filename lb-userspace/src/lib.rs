@@ -10,6 +10,7 @@ pub mod explain;
 pub mod lab;
 pub mod maps;
 pub mod model;
+pub mod object;
 pub mod plan;
 pub mod show;
 pub mod source;
