@@ -1,15 +1,33 @@
 //! `lb lab`: Services without a cluster, in network namespaces.
+//!
+//! From ordinary manifests it makes a node, a pod for each replica, and a client: each a network namespace, wired as
+//! [`topology`] says. In each pod a small [`server`] says which pod it is. The agent runs on the node, reads the
+//! user's manifests and, beside them, the Pod objects that the lab writes as a cluster would.
+//!
+//! Everything is found from the lab's name: namespaces `lb-NAME-…`, folder `/run/lb/lab/NAME`, pins
+//! `/sys/fs/bpf/lb-lab-NAME`. So `lb lab down` cleans up after a crash too.
+//!
+//! [`netns`], [`link`] and [`topology`] are also what end-to-end tests build their own networks from.
 
-use clap::Args as ClapArgs;
+mod agent;
+mod commands;
+mod error;
+mod http;
+mod labs;
+pub mod link;
+mod manifest;
+pub mod netns;
+mod pods;
+pub mod process;
+mod ranges;
+pub mod server;
+mod state;
+mod status;
+pub mod topology;
 
-/// Arguments.
-#[derive(Debug, ClapArgs)]
-pub struct Args {}
-
-/// Runs the command.
-///
-/// # Errors
-/// Always: not there yet.
-pub fn execute(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("not implemented yet")
-}
+pub use commands::{Args, execute};
+pub use error::{Error, Result};
+pub use labs::{CLIENT, Lab, NODE, Options};
+pub use pods::{Container, Port, Template};
+pub use state::{Places, Pod, State};
+pub use status::Status;

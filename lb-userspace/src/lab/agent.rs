@@ -1,0 +1,50 @@
+//! The agent of a lab: `lb run` inside the node's namespace.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::error::Result;
+use super::netns::Namespace;
+use super::process::{self, Process};
+use super::state::{Places, State};
+
+/// How long the first full sync may take: loading the programs is most of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The agent's command line.
+///
+/// # Errors
+/// When the process has no descriptor left.
+pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Result<Command> {
+    let mut command = node.command(&state.program)?;
+    command.arg("run");
+    for manifests in &state.manifests {
+        command.arg("--manifests").arg(manifests);
+    }
+    command.arg("--manifests").arg(places.manifests());
+    command.args(["--iface", "veth*", "--node-name", &state.node]);
+    for cidr in &state.pod_cidrs {
+        command.args(["--pod-cidr", &cidr.to_string()]);
+    }
+    for cidr in &state.service_cidrs {
+        command.args(["--service-cidr", &cidr.to_string()]);
+    }
+    command.arg("--pin-dir").arg(places.pins());
+    command.arg("--state-file").arg(places.agent_state());
+    command.arg("--ready-file").arg(places.agent_ready());
+    if let Some(hook) = &state.hook {
+        command.args(["--hook", hook]);
+    }
+    Ok(command)
+}
+
+/// Starts the agent and waits until the first full sync is in the kernel.
+///
+/// # Errors
+/// When it does not come up; the message has the end of its log.
+pub(super) fn start(node: &Namespace, places: &Places, state: &State) -> Result<Process> {
+    let log = places.agent_log();
+    let mut child = process::start(command(node, places, state)?, &log)?;
+    process::wait_ready("the agent", &mut child, &places.agent_ready(), &log, PATIENCE)?;
+    Process::of("agent", child.id().cast_signed())
+}
