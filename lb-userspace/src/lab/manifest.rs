@@ -279,13 +279,13 @@ mod tests {
     #[test]
     fn lists_are_opened() {
         let wanted = read_text(
-            "kind: List\nitems:\n- {kind: Pod, metadata: {name: a, labels: {x: y}}, spec: {containers: []}}\n- \
+            "kind: List\nitems:\n- {kind: Pod, metadata: {name: a, labels: {x: z}}, spec: {containers: []}}\n- \
              {kind: StatefulSet, metadata: {name: b}, spec: {serviceName: s}}\n",
         )
         .unwrap();
         let kinds: Vec<_> = wanted.workloads.iter().map(|(template, _)| template.kind.as_str()).collect();
         assert_eq!(kinds, ["Pod", "StatefulSet"]);
-        assert_eq!(wanted.workloads[0].0.labels["x"], "y");
+        assert_eq!(wanted.workloads[0].0.labels["x"], "z");
         assert_eq!(wanted.workloads[1].0.subdomain.as_deref(), Some("s"));
     }
 
