@@ -1,3 +1,19 @@
 //! Kubernetes objects to desired state.
+//!
+//! [`services`] and [`endpoints`] read the objects, [`topology`] chooses the backends that each policy may use,
+//! [`addresses`] the node addresses that serve node ports, [`allocate`] gives what objects leave out; [`build`] puts it all
+//! together.
 
+pub mod addresses;
+pub mod allocate;
+pub mod build;
+pub mod config;
 pub mod desired;
+pub mod endpoints;
+pub mod labels;
+pub mod services;
+pub mod topology;
+
+pub use allocate::Allocations;
+pub use build::{Built, Note, build};
+pub use config::{Interface, ModelConfig, NodePortAddresses};

@@ -1,0 +1,269 @@
+//! Puts the desired state together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::addresses::node_port_addresses;
+use super::allocate::Allocations;
+use super::config::ModelConfig;
+use super::desired::{
+    Desired, Family, Frontend, FrontendKind, Protocol, Service, ServicePortName, Surroundings,
+};
+use super::endpoints::{Collector, EndpointReader, EndpointsMap, service_of};
+use super::labels;
+use super::services::{ServiceMap, ServicePortInfo, is_headless, is_ours, port_text, service_ports};
+use super::topology::{Question, categorize};
+use crate::source::Objects;
+use crate::source::address::parse_cidr;
+use crate::source::kube::{EndpointSlice, Name};
+
+/// A remark about an object that is good in itself but not as a part of the whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Note {
+    /// `Kind namespace/name`.
+    pub object: String,
+    /// Path of the field, or name of the annotation.
+    pub field: String,
+    /// What is wrong, and what follows.
+    pub reason: String,
+}
+
+impl Note {
+    /// A remark about a Service.
+    pub fn service(name: &Name, field: &str, reason: impl Into<String>) -> Self {
+        Self { object: format!("Service {name}"), field: field.to_owned(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.field, self.reason)
+    }
+}
+
+/// The desired state, and how it came about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Built {
+    /// The desired state.
+    pub desired: Desired,
+    /// Service ports before frontends were made of them.
+    pub services: ServiceMap,
+    /// Endpoints, also those of no known Service.
+    pub endpoints: EndpointsMap,
+    /// Remarks, ordered, without duplicates.
+    pub notes: Vec<Note>,
+    /// Endpoints left out (B2).
+    pub skipped_endpoints: u64,
+}
+
+/// Makes the desired state of objects. The order in which objects came does not matter.
+pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations) -> Built {
+    let mut notes = Vec::new();
+    let mut services = ServiceMap::new();
+    for service in objects.services.values() {
+        for family in [Family::V4, Family::V6] {
+            services.extend(service_ports(service, family, allocations, &mut notes));
+        }
+    }
+    let (endpoints, skipped_endpoints) = collect_endpoints(config, objects, &mut notes);
+    let mut desired = Desired { services: BTreeMap::new(), surroundings: surroundings(config, objects) };
+    let mut frontends = Frontends::new(config).all(&services, &mut notes);
+    let zone = zone(config, objects);
+    for (name, info) in &services {
+        let list = endpoints.get(name).map_or(&[][..], Vec::as_slice);
+        let question = Question {
+            uses_cluster: info.uses_cluster(),
+            uses_local: info.uses_local(),
+            node_name: &config.node_name,
+            zone: &zone,
+            node_hints: config.node_hints,
+        };
+        let lists = categorize(question, list);
+        let service = Service {
+            frontends: frontends.remove(name).unwrap_or_default(),
+            backends: list.iter().map(|endpoint| endpoint.backend.clone()).collect(),
+            cluster: lists.cluster,
+            local: lists.local,
+            has_any_endpoints: lists.has_any_endpoints,
+            internal_local: info.internal_local,
+            external_local: info.external_local,
+            affinity_timeout_s: info.affinity_timeout_s,
+            algorithm: info.algorithm.unwrap_or(config.algorithm),
+            source_ranges: source_ranges(config, name.family, info),
+            health_check_node_port: info.health_check_node_port,
+        };
+        desired.services.insert(name.clone(), service);
+    }
+    notes.sort();
+    notes.dedup();
+    Built { desired, services, endpoints, notes, skipped_endpoints }
+}
+
+/// B7: slices count; without any, Endpoints; without those, Pods.
+fn collect_endpoints(config: &ModelConfig, objects: &Objects, notes: &mut Vec<Note>) -> (EndpointsMap, u64) {
+    let reader = EndpointReader::new(config, objects);
+    let mut by_service: HashMap<Name, Vec<&EndpointSlice>> = HashMap::new();
+    for slice in objects.slices.values() {
+        if let Some(service) = service_of(slice) {
+            by_service.entry(service).or_default().push(slice);
+        }
+    }
+    let mut collector = Collector::default();
+    for family in [Family::V4, Family::V6] {
+        for slice in objects.slices.values() {
+            reader.slice(slice, family, &mut collector, notes);
+        }
+        for (name, service) in &objects.services {
+            if by_service.contains_key(name) || !is_ours(&service.metadata) {
+                continue;
+            }
+            if let Some(endpoints) = objects.endpoints.get(name) {
+                reader.endpoints(endpoints, family, &mut collector, notes);
+            } else if !is_headless(service) {
+                reader.pods(service, family, &mut collector, notes);
+            }
+        }
+    }
+    let skipped = collector.skipped;
+    (collector.finish(), skipped)
+}
+
+/// The zone of this node, empty when unknown.
+fn zone(config: &ModelConfig, objects: &Objects) -> String {
+    let node = || objects.nodes.get(&Name::new("", &config.node_name));
+    let from_node = || node().and_then(|node| node.metadata.labels.get(labels::ZONE).cloned());
+    config.zone.clone().or_else(from_node).unwrap_or_default()
+}
+
+fn surroundings(config: &ModelConfig, objects: &Objects) -> Surroundings {
+    let mut pod_cidrs = config.pod_cidrs.clone();
+    if pod_cidrs.is_empty() {
+        let specs = objects.nodes.values().map(|node| &node.spec);
+        let texts = specs.flat_map(|spec| spec.pod_cidr.iter().chain(&spec.pod_cidrs));
+        pod_cidrs.extend(texts.filter_map(|text| parse_cidr(text).ok()).map(|parsed| parsed.value));
+    }
+    pod_cidrs.sort_unstable();
+    pod_cidrs.dedup();
+    Surroundings {
+        node_addresses: config.node_addresses(),
+        masquerade_addresses: [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|f| config.primary(f))
+            .collect(),
+        pod_cidrs,
+        service_cidrs: config.service_cidrs.clone(),
+        masquerade_all: config.masquerade_all,
+        allow_external_cluster_ip: config.allow_external_cluster_ip,
+        no_vip_ping: !config.vip_ping,
+    }
+}
+
+/// V7: a node talking to a load balancer address may have it as its source, so it may pass where the node may.
+fn source_ranges(config: &ModelConfig, family: Family, info: &ServicePortInfo) -> Vec<IpNet> {
+    let mut ranges = info.source_ranges.clone();
+    let holds_node =
+        config.primary(family).is_some_and(|node| ranges.iter().any(|range| range.contains(&node)));
+    if holds_node {
+        ranges.extend(info.lb_vips.iter().map(|address| IpNet::from(*address)));
+        ranges.sort_unstable();
+        ranges.dedup();
+    }
+    ranges
+}
+
+/// Gives each (address, protocol, port) to one service port only.
+struct Frontends<'a> {
+    config: &'a ModelConfig,
+    owners: HashMap<(IpAddr, Protocol, u16), &'a ServicePortName>,
+    node_addresses: Vec<IpAddr>,
+}
+
+impl<'a> Frontends<'a> {
+    fn new(config: &'a ModelConfig) -> Self {
+        Self { config, owners: HashMap::new(), node_addresses: config.node_addresses() }
+    }
+
+    /// Kind by kind, so that nobody's external address can take another's cluster address; then by name.
+    fn all(
+        mut self,
+        services: &'a ServiceMap,
+        notes: &mut Vec<Note>,
+    ) -> BTreeMap<&'a ServicePortName, Vec<Frontend>> {
+        let mut frontends: BTreeMap<&ServicePortName, Vec<Frontend>> = BTreeMap::new();
+        let node_ports = [Family::V4, Family::V6].map(|family| node_port_addresses(self.config, family));
+        let kinds = [
+            FrontendKind::ClusterIp,
+            FrontendKind::NodePort,
+            FrontendKind::LoadBalancer,
+            FrontendKind::ExternalIp,
+        ];
+        for kind in kinds {
+            for (name, info) in services {
+                let (addresses, port) = match kind {
+                    FrontendKind::ClusterIp => (std::slice::from_ref(&info.cluster_ip), info.port),
+                    FrontendKind::NodePort if info.node_port == 0 => continue,
+                    FrontendKind::NodePort => {
+                        (&*node_ports[usize::from(name.family == Family::V6)], info.node_port)
+                    }
+                    FrontendKind::LoadBalancer => (&*info.lb_vips, info.port),
+                    FrontendKind::ExternalIp => (&*info.external_ips, info.port),
+                };
+                for &addr in addresses {
+                    if self.claim(name, addr, port, kind, notes) {
+                        frontends.entry(name).or_default().push(Frontend { addr, port, kind });
+                    }
+                }
+            }
+        }
+        for list in frontends.values_mut() {
+            list.sort_unstable();
+        }
+        frontends
+    }
+
+    fn claim(
+        &mut self,
+        name: &'a ServicePortName,
+        addr: IpAddr,
+        port: u16,
+        kind: FrontendKind,
+        notes: &mut Vec<Note>,
+    ) -> bool {
+        let field = match kind {
+            FrontendKind::ClusterIp => "spec.clusterIP",
+            FrontendKind::NodePort => "spec.ports[].nodePort",
+            FrontendKind::ExternalIp => "spec.externalIPs",
+            FrontendKind::LoadBalancer => "status.loadBalancer.ingress",
+        };
+        let service = Name::new(&name.namespace, &name.name);
+        let mut note = |reason: String| notes.push(Note::service(&service, field, reason));
+        if let Some(owner) = self.owners.get(&(addr, name.protocol, port)) {
+            if *owner != name {
+                note(format!(
+                    "{addr} port {} is taken by {owner}: not served",
+                    port_text(port, name.protocol)
+                ));
+            }
+            return false;
+        }
+        if self.node_addresses.binary_search(&addr).is_ok() {
+            if self.config.protected_ports.contains(&(name.protocol, port)) {
+                let port = port_text(port, name.protocol);
+                note(format!("{addr} port {port} would lock this node's operator out: not served (F8)"));
+                return false;
+            }
+            if kind != FrontendKind::NodePort {
+                let port = port_text(port, name.protocol);
+                note(format!(
+                    "{addr} is an address of this node: its own port {port} can no longer be reached (F8)"
+                ));
+            }
+        }
+        self.owners.insert((addr, name.protocol, port), name);
+        true
+    }
+}

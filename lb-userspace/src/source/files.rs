@@ -1,0 +1,389 @@
+//! What each file holds, and all files together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tracing::debug;
+
+use super::document::{self, Document, Finding};
+use super::kube::ObjectKey;
+use super::objects::{Objects, SharedObject};
+use super::problem::{Problem, Severity};
+use super::watch::Watch;
+
+/// File names that are read in a folder.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// A file changed less than this ago is read once more: on older kernels two changes may share a time stamp.
+const YOUNG: Duration = Duration::from_millis(50);
+
+/// What is known after a load.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// All objects in force.
+    pub objects: Objects,
+    /// Everything wrong with the input, in order.
+    pub problems: Vec<Problem>,
+}
+
+/// Files and folders of manifests.
+#[derive(Debug)]
+pub struct Source {
+    paths: Vec<PathBuf>,
+    files: BTreeMap<PathBuf, File>,
+    /// What was in force after the last load: the last good states.
+    in_force: BTreeMap<ObjectKey, SharedObject>,
+    snapshot: Snapshot,
+    watch: Watch,
+}
+
+impl Source {
+    /// A source of these files and folders; nothing is read yet. Of a folder, its files `*.yaml`, `*.yml` and `*.json`
+    /// are read, not its subfolders, as `kubectl apply -f` does it.
+    pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
+        let paths: Vec<_> = paths.into_iter().map(Into::into).collect();
+        Self {
+            watch: Watch::new(&paths),
+            paths,
+            files: BTreeMap::new(),
+            in_force: BTreeMap::new(),
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// Reads what has changed since the last call and says what is in force now. Never fails: what is wrong is among the
+    /// problems.
+    pub fn load(&mut self) -> Snapshot {
+        let mut problems: Vec<_> = self.watch.renew().into_iter().collect();
+        let forced = self.watch.take_changed();
+        let mut unknown = Vec::new();
+        let mut present = BTreeSet::new();
+        for path in &self.paths {
+            match list(path) {
+                Ok(found) => present.extend(found),
+                Err(error) => {
+                    let gone = error.kind() == io::ErrorKind::NotFound;
+                    problems.push(Problem { kept_last_good: !gone, ..whole_file(path, reason(&error)) });
+                    if !gone {
+                        unknown.push(path.clone());
+                    }
+                }
+            }
+        }
+        // What a folder that cannot be listed held is kept, as nothing is known about it.
+        self.files.retain(|path, _| {
+            present.contains(path) || unknown.iter().any(|folder| path.starts_with(folder))
+        });
+        for path in present {
+            let force = forced.contains(&path);
+            match self.files.get_mut(&path) {
+                Some(file) => file.refresh(&path, force),
+                None => {
+                    let mut file = File::default();
+                    file.refresh(&path, true);
+                    self.files.insert(path, file);
+                }
+            }
+        }
+        self.merge(problems);
+        self.snapshot.clone()
+    }
+
+    /// Waits until something may have changed: at once after a change that inotify reports, when it has been quiet for
+    /// some milliseconds, or after a slow look at all files. Safe to cancel.
+    pub async fn changed(&mut self) {
+        loop {
+            if self.watch.wait().await || self.is_stale() {
+                return;
+            }
+        }
+    }
+
+    /// True when a look at the time stamps shows a difference.
+    fn is_stale(&self) -> bool {
+        let mut present = 0;
+        for path in self.paths.iter().filter_map(|path| list(path).ok()).flatten().collect::<BTreeSet<_>>() {
+            present += 1;
+            let stamp = Stamp::of(&path).ok();
+            if self.files.get(&path).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp) {
+                return true;
+            }
+        }
+        present != self.files.len()
+    }
+
+    fn merge(&mut self, mut problems: Vec<Problem>) {
+        let mut in_force: BTreeMap<ObjectKey, SharedObject> = BTreeMap::new();
+        let mut origin: HashMap<&ObjectKey, &Path> = HashMap::new();
+        for (path, file) in &self.files {
+            for (key, object, line) in &file.objects {
+                in_force.insert(key.clone(), object.clone());
+                if let Some(earlier) = origin.insert(key, path) {
+                    problems.push(Problem {
+                        line: *line,
+                        object: key.to_string(),
+                        reason: format!("is also in {}: this one is used", earlier.display()),
+                        severity: Severity::Warning,
+                        ..whole_file(path, String::new())
+                    });
+                }
+            }
+        }
+        for file in self.files.values() {
+            for key in &file.broken {
+                if let Some(object) = (!in_force.contains_key(key)).then(|| self.in_force.get(key)).flatten()
+                {
+                    in_force.insert(key.clone(), object.clone());
+                }
+            }
+            problems.extend(file.problems.iter().cloned().map(|problem| {
+                let kept = file.broken.iter().any(|key| {
+                    problem.severity == Severity::Error
+                        && problem.object == key.to_string()
+                        && in_force.contains_key(key)
+                });
+                Problem { kept_last_good: problem.kept_last_good || kept, ..problem }
+            }));
+        }
+        problems.sort();
+        let mut objects = Objects::default();
+        for object in in_force.values() {
+            objects.insert(object.clone());
+        }
+        self.in_force = in_force;
+        self.snapshot = Snapshot { objects, problems };
+    }
+}
+
+/// The files a path stands for, in order.
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let wanted =
+            path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
+        if hidden || !wanted {
+            continue;
+        }
+        // Follows symbolic links; one that leads nowhere is no file.
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => found.push(path),
+            Ok(_) => debug!(path = %path.display(), "not a file, skipped"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => found.push(path),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+fn whole_file(path: &Path, reason: String) -> Problem {
+    Problem {
+        file: path.to_owned(),
+        line: 0,
+        object: String::new(),
+        field: String::new(),
+        reason,
+        severity: Severity::Error,
+        kept_last_good: false,
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    fn is_young(&self) -> bool {
+        let seconds = u64::try_from(self.changed.0).unwrap_or(0);
+        let nanoseconds = u64::try_from(self.changed.1).unwrap_or(0);
+        let changed =
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds);
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age < YOUNG)
+    }
+}
+
+/// A document as it was read; lines count within the document.
+#[derive(Debug)]
+struct ReadDocument {
+    text: String,
+    objects: Vec<(ObjectKey, SharedObject, u64)>,
+    findings: Vec<Finding>,
+}
+
+impl ReadDocument {
+    fn new(text: &str) -> Self {
+        let contents = document::read(Document { text, lines_before: 0 });
+        Self {
+            text: text.to_owned(),
+            objects: contents
+                .objects
+                .into_iter()
+                .map(|(object, line)| (object.key(), object.into(), line))
+                .collect(),
+            findings: contents.findings,
+        }
+    }
+}
+
+/// One file's state.
+#[derive(Debug, Default)]
+struct File {
+    /// `None`: to be read at the next load.
+    stamp: Option<Stamp>,
+    documents: Vec<(Arc<ReadDocument>, u64)>,
+    /// Objects in force, with their lines.
+    objects: Vec<(ObjectKey, SharedObject, u64)>,
+    /// Objects whose documents are broken, and that no document of this file gives in a good state.
+    broken: Vec<ObjectKey>,
+    problems: Vec<Problem>,
+}
+
+impl File {
+    fn refresh(&mut self, path: &Path, force: bool) {
+        let read = Stamp::of(path).and_then(|stamp| {
+            if !force && self.stamp == Some(stamp) {
+                return Ok(None);
+            }
+            fs::read(path).map(|bytes| Some((stamp, bytes)))
+        });
+        match read {
+            Ok(None) => {}
+            Ok(Some((stamp, bytes))) => match String::from_utf8(bytes) {
+                Ok(text) => {
+                    self.stamp = (!stamp.is_young()).then_some(stamp);
+                    self.take(path, &text);
+                }
+                Err(error) => {
+                    let good = error.utf8_error().valid_up_to();
+                    let line = error.as_bytes()[..good].iter().filter(|&&byte| byte == b'\n').count() + 1;
+                    self.stamp = None;
+                    self.refuse(Problem {
+                        line: line as u64,
+                        ..whole_file(path, "is not UTF-8 text".to_owned())
+                    });
+                }
+            },
+            Err(error) => {
+                self.stamp = None;
+                self.refuse(whole_file(path, reason(&error)));
+            }
+        }
+    }
+
+    /// Nothing can be told about the file's objects: all stay.
+    fn refuse(&mut self, problem: Problem) {
+        self.documents.clear();
+        self.problems = vec![Problem { kept_last_good: !self.objects.is_empty(), ..problem }];
+    }
+
+    fn take(&mut self, path: &Path, text: &str) {
+        let mut known: HashMap<&str, &Arc<ReadDocument>> = HashMap::with_capacity(self.documents.len());
+        known.extend(self.documents.iter().map(|(read, _)| (read.text.as_str(), read)));
+        let documents: Vec<_> = document::split(text)
+            .into_iter()
+            .map(|document| {
+                let read = known
+                    .get(document.text)
+                    .map_or_else(|| Arc::new(ReadDocument::new(document.text)), |read| Arc::clone(read));
+                (read, document.lines_before)
+            })
+            .collect();
+        self.documents = documents;
+
+        let mut good: BTreeMap<ObjectKey, (SharedObject, u64)> = BTreeMap::new();
+        let mut problems = Vec::new();
+        let mut broken = BTreeSet::new();
+        let mut unidentified = false;
+        for (read, lines_before) in &self.documents {
+            for (key, object, line) in &read.objects {
+                let line = lines_before + line;
+                if let Some((_, earlier)) = good.insert(key.clone(), (object.clone(), line)) {
+                    problems.push(Problem {
+                        line,
+                        object: key.to_string(),
+                        reason: format!("is in this file twice, first at line {earlier}: this one is used"),
+                        severity: Severity::Warning,
+                        ..whole_file(path, String::new())
+                    });
+                }
+            }
+            for finding in &read.findings {
+                if finding.severity == Severity::Error {
+                    match &finding.object {
+                        Some(key) => drop(broken.insert(key.clone())),
+                        None => unidentified = true,
+                    }
+                }
+                problems.push(Problem {
+                    line: lines_before + finding.line,
+                    object: finding.object.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    field: finding.field.clone(),
+                    severity: finding.severity,
+                    ..whole_file(path, finding.reason.clone())
+                });
+            }
+        }
+        broken.retain(|key| !good.contains_key(key));
+        if unidentified {
+            self.keep_missing(&mut good, &broken, &mut problems);
+        }
+        self.broken = broken.into_iter().collect();
+        self.objects = good.into_iter().map(|(key, (object, line))| (key, object, line)).collect();
+        self.problems = problems;
+    }
+
+    /// A document nobody can read may be about any object that was here and is not in the other documents: they stay.
+    fn keep_missing(
+        &self,
+        good: &mut BTreeMap<ObjectKey, (SharedObject, u64)>,
+        broken: &BTreeSet<ObjectKey>,
+        problems: &mut [Problem],
+    ) {
+        let mut kept = false;
+        for (key, object, line) in &self.objects {
+            if !good.contains_key(key) && !broken.contains(key) {
+                good.insert(key.clone(), (object.clone(), *line));
+                kept = true;
+            }
+        }
+        for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
+            problem.kept_last_good |= kept && problem.object.is_empty();
+        }
+    }
+}
