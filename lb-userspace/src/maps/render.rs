@@ -1,0 +1,58 @@
+//! Keys for people.
+
+use bytemuck::Pod;
+use lb_common::abi::{ClassKey, FlowKey, FrontendKey, SourceRangeKey};
+use lb_common::family::{V4Addr, V6Addr};
+use lb_common::tables::{Kind, Table};
+
+use crate::plan::words::{frontend_name, narrow, prefix, v4, v6};
+
+fn read<T: Pod>(bytes: &[u8]) -> Option<T> {
+    bytemuck::try_pod_read_unaligned(bytes).ok()
+}
+
+/// A key as people write it: an index, an address and port, a range; bytes in hexadecimal where it does not parse.
+pub fn render_key(table: Table, key: &[u8]) -> String {
+    decode(table, key).unwrap_or_else(|| {
+        let mut text = String::from("0x");
+        for byte in key {
+            text.push_str(&format!("{byte:02x}"));
+        }
+        text
+    })
+}
+
+fn decode(table: Table, key: &[u8]) -> Option<String> {
+    Some(match table {
+        Table::FrontendsV4 => frontend_name(&read::<FrontendKey<V4Addr>>(key)?).to_string(),
+        Table::FrontendsV6 => frontend_name(&read::<FrontendKey<V6Addr>>(key)?).to_string(),
+        Table::FlowsV4 => {
+            let key: FlowKey<V4Addr> = read(key)?;
+            let (sport, dport) = (u16::from_be(key.sport_be), u16::from_be(key.dport_be));
+            format!("{}:{sport} to {}:{dport}/{}", v4(key.src), v4(key.dst), key.protocol)
+        }
+        Table::FlowsV6 => {
+            let key: FlowKey<V6Addr> = read(key)?;
+            let (sport, dport) = (u16::from_be(key.sport_be), u16::from_be(key.dport_be));
+            format!("[{}]:{sport} to [{}]:{dport}/{}", v6(key.src), v6(key.dst), key.protocol)
+        }
+        Table::Classes => {
+            let key: ClassKey = read(key)?;
+            prefix(key.addr, key.prefix_len)?.to_string()
+        }
+        Table::SourceRanges => {
+            let key: SourceRangeKey = read(key)?;
+            let range = prefix(key.addr, key.prefix_len.checked_sub(32)?)?;
+            format!("{range} of service {}", u32::from_be(key.service_id_be))
+        }
+        Table::Affinity => {
+            let key: lb_common::abi::AffinityKey = read(key)?;
+            format!("{} of service {}", narrow(key.client), key.service_id)
+        }
+        Table::Fragments => return None,
+        _ if matches!(table.spec().kind, Kind::Array | Kind::PerCpuArray | Kind::Hash) => {
+            format!("entry {}", read::<u32>(key)?)
+        }
+        _ => return None,
+    })
+}

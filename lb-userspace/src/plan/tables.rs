@@ -1,0 +1,136 @@
+//! The agent's tables, decoded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytemuck::Pod;
+use lb_common::abi::{
+    BackendEntry, ClassKey, FrontendEntry, FrontendKey, ServiceName, Settings, SlotRange, SourceRangeKey,
+};
+use lb_common::family::{V4Addr, V6Addr};
+use lb_common::tables::Table;
+
+use super::op::Op;
+use super::words::{FrontendName, frontend_name};
+use crate::maps::{MapError, MapStore};
+
+/// What the planner knows to be in the tables that it writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Frontends and owners of both families.
+    pub frontends: BTreeMap<FrontendName, FrontendEntry>,
+    /// Slots by index; absent ones at the end are zero.
+    pub slots: Vec<u32>,
+    /// Backends by number; absent ones at the end are zero.
+    pub backends: Vec<BackendEntry>,
+    /// Names by service number.
+    pub names: BTreeMap<u32, ServiceName>,
+    /// Classes of addresses.
+    pub classes: BTreeMap<ClassKey, u32>,
+    /// Ranges of sources let in.
+    pub source_ranges: BTreeSet<SourceRangeKey>,
+    /// Settings; zero when never written.
+    pub settings: Settings,
+}
+
+fn read<T: Pod>(bytes: &[u8]) -> Option<T> {
+    bytemuck::try_pod_read_unaligned(bytes).ok()
+}
+
+/// Reads all entries of a table. Those of another size than ours cannot be: stores check.
+fn scan<K: Pod, V: Pod>(
+    store: &dyn MapStore,
+    table: Table,
+    mut visit: impl FnMut(K, V),
+) -> Result<(), MapError> {
+    store.scan(table, &mut |key, value| {
+        if let (Some(key), Some(value)) = (read(key), read(value)) {
+            visit(key, value);
+        }
+    })
+}
+
+fn put<T: Clone + Default>(list: &mut Vec<T>, index: u32, value: T) {
+    let index = index as usize;
+    if list.len() <= index {
+        list.resize(index + 1, T::default());
+    }
+    list[index] = value;
+}
+
+impl Tables {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`MapError`], naming the table.
+    pub fn read(store: &dyn MapStore) -> Result<Self, MapError> {
+        let mut tables = Self::default();
+        scan(store, Table::FrontendsV4, |key: FrontendKey<V4Addr>, entry| {
+            tables.frontends.insert(frontend_name(&key), entry);
+        })?;
+        scan(store, Table::FrontendsV6, |key: FrontendKey<V6Addr>, entry| {
+            tables.frontends.insert(frontend_name(&key), entry);
+        })?;
+        scan(store, Table::Slots, |index: u32, backend: u32| put(&mut tables.slots, index, backend))?;
+        scan(store, Table::Backends, |id: u32, entry: BackendEntry| put(&mut tables.backends, id, entry))?;
+        scan(store, Table::ServiceNames, |id: u32, name: ServiceName| {
+            tables.names.insert(id, name);
+        })?;
+        scan(store, Table::Classes, |key: ClassKey, class: u32| {
+            tables.classes.insert(key, class);
+        })?;
+        scan(store, Table::SourceRanges, |key: SourceRangeKey, _: u32| {
+            tables.source_ranges.insert(key);
+        })?;
+        scan(store, Table::Settings, |_: u32, settings: Settings| tables.settings = settings)?;
+        Ok(tables)
+    }
+
+    /// The effect of an operation.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Frontend(name, Some(entry)) => {
+                self.frontends.insert(*name, *entry);
+            }
+            Op::Frontend(name, None) => {
+                self.frontends.remove(name);
+            }
+            Op::Slots(base, slots) => {
+                for (index, slot) in (*base..).zip(slots) {
+                    put(&mut self.slots, index, *slot);
+                }
+            }
+            Op::Backend(id, entry) => put(&mut self.backends, *id, *entry),
+            Op::Name(id, Some(name)) => {
+                self.names.insert(*id, *name);
+            }
+            Op::Name(id, None) => {
+                self.names.remove(id);
+            }
+            Op::Class(key, Some(class)) => {
+                self.classes.insert(*key, *class);
+            }
+            Op::Class(key, None) => {
+                self.classes.remove(key);
+            }
+            Op::SourceRange(key, true) => {
+                self.source_ranges.insert(*key);
+            }
+            Op::SourceRange(key, false) => {
+                self.source_ranges.remove(key);
+            }
+            Op::Settings(settings) => self.settings = *settings,
+            Op::ResetStats(_) | Op::ResetTurns(_) => {}
+        }
+    }
+
+    /// A backend; zero when it was never written.
+    pub fn backend(&self, id: u32) -> BackendEntry {
+        self.backends.get(id as usize).copied().unwrap_or_default()
+    }
+
+    /// The backend numbers in a run of slots; `None` when the run leaves the table.
+    pub fn run(&self, range: SlotRange, capacity: u32) -> Option<impl Iterator<Item = u32> + '_> {
+        let end = range.base.checked_add(range.count).filter(|end| *end <= capacity)?;
+        Some((range.base..end).map(|index| self.slots.get(index as usize).copied().unwrap_or(0)))
+    }
+}

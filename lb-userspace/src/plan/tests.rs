@@ -1,0 +1,7 @@
+//! The planner against memory: text, restarts, faults, limits.
+
+mod build;
+mod dumps;
+mod limits;
+mod restarts;
+mod steps;
