@@ -11,7 +11,7 @@ pub const fn size_option(table: Table) -> &'static str {
     match table {
         Table::FrontendsV4 | Table::FrontendsV6 | Table::Turns => "--max-frontends",
         Table::Slots => "--max-slots",
-        Table::Backends | Table::BackendStats => "--max-backends",
+        Table::Backends | Table::BackendStats | Table::OpenFlows => "--max-backends",
         Table::ServiceNames => "--max-services",
         Table::Classes => "--max-classes",
         Table::SourceRanges => "--max-source-ranges",
