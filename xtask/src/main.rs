@@ -1,3 +1,25 @@
-//! The one door.
+//! The one door: `cargo xtask VERB`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod bpffs;
+mod cli;
+mod demo;
+mod kernel;
+mod lint;
+mod packages;
+mod setup;
+mod step;
+mod test;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

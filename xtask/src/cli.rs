@@ -1,0 +1,63 @@
+//! The verbs.
+
+use clap::{Parser, Subcommand};
+use xshell::Shell;
+
+use crate::{demo, lint, setup, step, test};
+
+/// Build, test, lint and demo of lb.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what is missing for building and testing; does nothing when all is there
+    Setup,
+    /// Build target/release/lb, kernel programs included
+    Build,
+    /// Set up, build, and run all tests (as root)
+    Test(test::Args),
+    /// Formatting, clippy for both worlds, licences of dependencies
+    Lint,
+    /// Set up, build, and show a Service at work without a cluster (as root)
+    Demo,
+    /// What CI runs: lint, then test
+    Ci,
+}
+
+impl Cli {
+    pub(crate) fn execute(&self) -> anyhow::Result<()> {
+        let sh = Shell::new()?;
+        sh.change_dir(step::workspace());
+        match &self.verb {
+            Verb::Setup => setup::run(&sh),
+            Verb::Build => build(&sh),
+            Verb::Test(args) => {
+                setup::run(&sh)?;
+                build(&sh)?;
+                test::run(&sh, args)
+            }
+            Verb::Lint => lint::run(&sh),
+            Verb::Demo => {
+                setup::run(&sh)?;
+                build(&sh)?;
+                demo::run(&sh)
+            }
+            Verb::Ci => {
+                setup::run(&sh)?;
+                lint::run(&sh)?;
+                build(&sh)?;
+                test::run(&sh, &test::Args::default())
+            }
+        }
+    }
+}
+
+fn build(sh: &Shell) -> anyhow::Result<()> {
+    step::say("build target/release/lb");
+    step::run(xshell::cmd!(sh, "cargo build --release --package lb-userspace --bin lb"))
+}
