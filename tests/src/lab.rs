@@ -1,0 +1,180 @@
+//! Labs for tests: of a name nobody else has, and gone when the test is over.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lb_userspace::lab::Lab;
+use serde_json::Value;
+
+/// The `lb` program beside the tests, in target/debug or target/release.
+///
+/// # Panics
+/// When it has not been built.
+pub fn lb_program() -> PathBuf {
+    let own = std::env::current_exe().expect("the test has a file");
+    // Tests are in target/PROFILE/deps.
+    let folder = own.parent().and_then(Path::parent).expect("a test is two folders down");
+    let program = folder.join("lb");
+    assert!(program.exists(), "{} is not there: `cargo build --bin lb` makes it", program.display());
+    program
+}
+
+/// The examples of the repository.
+pub fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+/// A lab that is removed when dropped. Needs root.
+#[derive(Debug)]
+pub struct TestLab {
+    name: String,
+}
+
+impl Default for TestLab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestLab {
+    /// A name for a lab, unique among tests that run at the same time. Nothing is made yet.
+    ///
+    /// # Panics
+    /// When not root: the lab needs it, and skipping would hide that.
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and needs root");
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self { name: format!("t{}x{count}", std::process::id()) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `lb lab VERB --name NAME ARGUMENTS`.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn lb(&self, verb: &str, arguments: &[&str]) -> Output {
+        Command::new(lb_program())
+            .args(["lab", verb, "--name", &self.name])
+            .args(arguments)
+            .output()
+            .expect("lb starts")
+    }
+
+    /// Runs it and returns what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, verb: &str, arguments: &[&str]) -> String {
+        let output = self.lb(verb, arguments);
+        assert!(output.status.success(), "lb lab {verb} {arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs it and returns its complaint.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    pub fn fails(&self, verb: &str, arguments: &[&str]) -> String {
+        let output = self.lb(verb, arguments);
+        assert!(!output.status.success(), "lb lab {verb} {arguments:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+
+    /// Brings it up from these manifests, without the agent.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn up_bare(&self, manifests: &Path) -> String {
+        self.ok("up", &["--no-agent", "-f", &manifests.display().to_string()])
+    }
+
+    /// Runs a command in a pod.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn exec(&self, pod: &str, command: &[&str]) -> Output {
+        let mut arguments = vec![pod, "--"];
+        arguments.extend_from_slice(command);
+        self.lb("exec", &arguments)
+    }
+
+    /// What curl gets from this URL, in a pod.
+    ///
+    /// # Errors
+    /// curl's complaint.
+    pub fn curl(&self, pod: &str, url: &str) -> Result<String, String> {
+        let output = self.exec(pod, &["curl", "-sS", "--max-time", "5", url]);
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// `lb lab status --output json`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.ok("status", &["--output", "json"])).expect("status is JSON")
+    }
+
+    /// The pods of `status` whose name begins so.
+    ///
+    /// # Panics
+    /// When the lab is not up.
+    pub fn pods(&self, prefix: &str) -> Vec<TestPod> {
+        let status = self.status();
+        let pods = status["pods"].as_array().expect("pods are a list").iter().map(TestPod::from);
+        pods.filter(|pod| pod.name.starts_with(prefix)).collect()
+    }
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        if let Err(error) = Lab::down(&self.name) {
+            eprintln!("cannot remove the lab {}: {error}", self.name);
+        }
+    }
+}
+
+/// A pod as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestPod {
+    /// Name.
+    pub name: String,
+    /// Network namespace.
+    pub netns: String,
+    /// The node's end of its veth pair.
+    pub interface: String,
+    /// IPv4 address.
+    pub v4: String,
+    /// IPv6 address.
+    pub v6: String,
+    /// Labels, as JSON.
+    pub labels: Value,
+    /// Processes.
+    pub pids: Vec<i64>,
+}
+
+impl From<&Value> for TestPod {
+    fn from(pod: &Value) -> Self {
+        let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let processes = pod["processes"].as_array().cloned().unwrap_or_default();
+        Self {
+            name: string(&pod["name"]),
+            netns: string(&pod["netns"]),
+            interface: string(&pod["interface"]),
+            v4: string(&pod["addresses"][0]),
+            v6: string(&pod["addresses"][1]),
+            labels: pod["labels"].clone(),
+            pids: processes.iter().filter_map(|process| process["pid"].as_i64()).collect(),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

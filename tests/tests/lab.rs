@@ -1,0 +1,274 @@
+//! The lab without the agent: the ground that demo and end-to-end tests stand on. Needs root.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lb_tests::lab::{TestLab, TestPod, examples};
+use lb_userspace::lab::netns::Namespace;
+use tempfile::TempDir;
+
+fn clusterip() -> PathBuf {
+    examples().join("clusterip")
+}
+
+fn manifests(text: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("all.yaml"), text).unwrap();
+    folder
+}
+
+fn is_running(pid: i64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Nothing of the lab is on this machine.
+fn assert_nothing_left(lab: &TestLab, pids: &[i64]) {
+    assert_eq!(Namespace::names(&format!("lb-{}-", lab.name())).unwrap(), Vec::<String>::new());
+    for directory in [format!("/run/lb/lab/{}", lab.name()), format!("/sys/fs/bpf/lb-lab-{}", lab.name())] {
+        assert!(!Path::new(&directory).exists(), "{directory} is left");
+    }
+    let left: Vec<_> = pids.iter().filter(|&&pid| is_running(pid)).collect();
+    assert!(left.is_empty(), "processes {left:?} are left");
+}
+
+/// Packets that came in through an interface of the node.
+fn received(lab: &TestLab, interface: &str) -> u64 {
+    let output = lab.exec("node", &["cat", "/proc/net/dev"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with(&format!("{interface}:"))).unwrap();
+    line.split_ascii_whitespace().nth(2).unwrap().parse().unwrap()
+}
+
+#[test]
+fn every_pod_answers_every_pod_in_both_families() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    let backends = lab.pods("backend-");
+    assert_eq!(backends.len(), 3);
+    for from in ["client", "node", &backends[0].name] {
+        for TestPod { name, v4, v6, .. } in &backends {
+            assert_eq!(lab.curl(from, &format!("http://{v4}:8080/")), Ok(format!("{name} {v4} default\n")));
+            assert_eq!(lab.curl(from, &format!("http://[{v6}]:8080/")), Ok(format!("{name} {v6} default\n")));
+        }
+    }
+    assert_eq!(lab.curl("client", &format!("http://{}:8080/healthz", backends[0].v4)), Ok("ok\n".to_owned()));
+}
+
+#[test]
+fn traffic_between_pods_crosses_the_veth_of_each_on_the_node() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    let [a, b, _] = lab.pods("backend-").try_into().unwrap();
+    let count = |pod: &TestPod| received(&lab, &pod.interface);
+    let before = (count(&a), count(&b));
+    lab.curl(&a.name, &format!("http://{}:8080/", b.v4)).unwrap();
+    let after = (count(&a), count(&b));
+    // SYN, ACK, request, FIN one way, SYN-ACK, answer, FIN the other.
+    assert!(after.0 >= before.0 + 4 && after.1 >= before.1 + 3, "{before:?} then {after:?}");
+}
+
+#[test]
+fn udp_ports_answer_with_the_name_of_the_pod() {
+    let lab = TestLab::new();
+    let folder = manifests(
+        "kind: Pod\nmetadata: {name: dns}\nspec: {containers: [{name: c, ports: [{containerPort: 53, protocol: UDP}]}]}",
+    );
+    lab.up_bare(folder.path());
+    let [pod] = lab.pods("dns").try_into().unwrap();
+    let client = Namespace::open(&lab.pods("client")[0].netns).unwrap();
+    for (own, address) in [("0.0.0.0:0", format!("{}:53", pod.v4)), ("[::]:0", format!("[{}]:53", pod.v6))] {
+        let answer = client.run(|| {
+            let socket = UdpSocket::bind(own).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.send_to(b"ping", &address).unwrap();
+            let mut buffer = [0; 100];
+            let (length, _) = socket.recv_from(&mut buffer).unwrap();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        });
+        assert_eq!(answer.unwrap(), "dns default\nping");
+    }
+    // Only UDP was asked for.
+    assert!(lab.curl("client", &format!("http://{}:8080/", pod.v4)).is_err());
+}
+
+#[test]
+fn exec_is_the_command() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    assert_eq!(lab.exec("client", &["sh", "-c", "exit 7"]).status.code(), Some(7));
+    assert_eq!(lab.exec("client", &["no-such-program"]).status.code(), Some(127));
+    assert_eq!(lab.exec("client", &["/etc"]).status.code(), Some(126));
+    assert_eq!(lab.exec("cli", &["echo", "-n", "--name", "a b"]).stdout, b"--name a b");
+    let [client] = lab.pods("client").try_into().unwrap();
+    let hosts = String::from_utf8(lab.exec("client", &["cat", "/etc/hosts"]).stdout).unwrap();
+    assert!(hosts.contains(&format!("{} client\n", client.v4)), "{hosts}");
+    assert_ne!(fs::read_to_string("/etc/hosts").unwrap_or_default(), hosts, "the machine's own file changed");
+
+    let complaint = lab.fails("exec", &["backend", "--", "true"]);
+    assert!(lab.pods("backend-").iter().all(|pod| complaint.contains(&pod.name)), "{complaint}");
+    let complaint = lab.fails("exec", &["nobody", "--", "true"]);
+    assert!(complaint.contains("there is no pod nobody") && complaint.contains("client"), "{complaint}");
+}
+
+#[test]
+fn a_killed_pod_comes_back_with_another_address() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    let before = lab.pods("backend-");
+    let old = &before[1];
+    lab.ok("kill", &[&old.name]);
+    let after = lab.pods("backend-");
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]), "the others stay as they are");
+    let new = &after[1];
+    assert_ne!(new.name, old.name);
+    assert!(
+        before.iter().all(|pod| pod.v4 != new.v4 && pod.v6 != new.v6),
+        "{new:?} has an address of {before:?}"
+    );
+    assert_eq!(new.labels, old.labels);
+
+    let answer = format!("{} {} default\n", new.name, new.v4);
+    assert_eq!(lab.curl("client", &format!("http://{}:8080/", new.v4)), Ok(answer));
+    assert!(lab.curl("client", &format!("http://{}:8080/", old.v4)).is_err());
+    assert!(!is_running(old.pids[0]));
+    assert!(Namespace::open(&old.netns).is_err());
+    let objects: BTreeSet<String> = fs::read_dir(format!("/run/lb/lab/{}/manifests", lab.name()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(objects.contains(&format!("pod-default_{}.json", new.name)), "{objects:?}");
+    assert!(!objects.contains(&format!("pod-default_{}.json", old.name)), "{objects:?}");
+}
+
+#[test]
+fn pods_of_a_statefulset_keep_their_names() {
+    let lab = TestLab::new();
+    let folder = manifests("kind: StatefulSet\nmetadata: {name: db}\nspec: {replicas: 2, serviceName: db}");
+    lab.up_bare(folder.path());
+    let before = lab.pods("db-");
+    assert_eq!(before.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["db-0", "db-1"]);
+    lab.ok("kill", &["db-1"]);
+    let after = lab.pods("db-");
+    assert_eq!(after[1].name, "db-1");
+    assert_ne!(after[1].v4, before[1].v4);
+    assert_ne!(after[1].pids, before[1].pids);
+}
+
+#[test]
+fn a_command_runs_in_place_of_the_server() {
+    let lab = TestLab::new();
+    let folder = manifests(
+        "kind: Pod\nmetadata: {name: worker}\nspec:\n  containers:\n  - name: main\n    command: [sh, -c]\n    \
+         args: ['echo \"$GREETING from $HOSTNAME\"; exec sleep 1000']\n    env: [{name: GREETING, value: hello}]\n",
+    );
+    lab.up_bare(folder.path());
+    let [pod] = lab.pods("worker").try_into().unwrap();
+    let [pid] = pod.pids.clone().try_into().unwrap();
+    assert!(is_running(pid));
+    let log = PathBuf::from(format!("/run/lb/lab/{}/pods/{}/main.log", lab.name(), pod.netns));
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while fs::read_to_string(&log).unwrap() != "hello from worker\n" {
+        assert!(std::time::Instant::now() < end, "log: {:?}", fs::read_to_string(&log));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    lab.ok("down", &[]);
+    assert_nothing_left(&lab, &[pid]);
+}
+
+#[test]
+fn down_leaves_nothing() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    let pids: Vec<i64> = lab.pods("").into_iter().flat_map(|pod| pod.pids).collect();
+    assert_eq!(pids.iter().filter(|&&pid| is_running(pid)).count(), 3);
+    let said = lab.ok("down", &[]);
+    assert!(said.contains(&format!("removed network namespace lb-{}-node", lab.name())), "{said}");
+    assert_nothing_left(&lab, &pids);
+    assert!(lab.ok("down", &[]).contains("nothing to remove"));
+    assert!(lab.fails("status", &[]).contains("there is no lab"));
+}
+
+#[test]
+fn down_cleans_up_after_a_crash() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    let pods = lab.pods("backend-");
+    fs::remove_file(format!("/run/lb/lab/{}/state.json", lab.name())).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(pods[0].pids[0]).unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    // A name without a namespace, as left when the machine's mounts went but /run stayed.
+    fs::write(format!("/run/netns/lb-{}-leftover", lab.name()), "").unwrap();
+    assert!(lab.fails("status", &[]).contains("lb lab down --name"));
+    let complaint = lab.fails("up", &["--no-agent", "-f", &clusterip().display().to_string()]);
+    assert!(complaint.contains("already exists"), "{complaint}");
+    lab.ok("down", &[]);
+    assert_nothing_left(&lab, &pods.iter().flat_map(|pod| pod.pids.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_second_lab_of_the_same_name_is_refused() {
+    let lab = TestLab::new();
+    lab.up_bare(&clusterip());
+    let before = lab.status();
+    let complaint = lab.fails("up", &["--no-agent", "-f", &clusterip().display().to_string()]);
+    assert!(complaint.contains(&format!("the lab {} already exists", lab.name())), "{complaint}");
+    assert!(complaint.contains("lb lab down"), "{complaint}");
+    assert_eq!(lab.status(), before);
+}
+
+#[test]
+fn what_cannot_be_made_is_removed_again() {
+    let lab = TestLab::new();
+    let folder = manifests("kind: Deployment\nmetadata: {name: many}\nspec: {replicas: 6}");
+    let complaint = lab.fails(
+        "up",
+        &["--no-agent", "-f", &folder.path().display().to_string(), "--pod-cidr", "10.244.0.0/29"],
+    );
+    assert!(complaint.contains("10.244.0.0/29") && complaint.contains("room for 5 pods"), "{complaint}");
+    assert_nothing_left(&lab, &[]);
+}
+
+#[test]
+fn refusals_say_what_is_wrong() {
+    let lab = TestLab::new();
+    let folder = clusterip().display().to_string();
+    let missing =
+        manifests("kind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, command: [no-such]}]}");
+    let missing = missing.path().display().to_string();
+    let empty = TempDir::new().unwrap();
+    let empty = empty.path().display().to_string();
+    for (arguments, part) in [
+        (vec!["-f", &folder, "--pod-cidr", "10.96.3.0/24"], "overlaps the service range 10.96.0.0/16"),
+        (vec!["-f", "/no/such/folder"], "/no/such/folder"),
+        (vec!["-f", &empty], "has no .yaml"),
+        (vec!["-f", &missing], "Pod a, container c: its command no-such is not on this machine"),
+        (vec!["-f", &folder, "--node-address", "10.244.0.9"], "node address 10.244.0.9"),
+    ] {
+        let complaint = lab.fails("up", &[&["--no-agent"], arguments.as_slice()].concat());
+        assert!(complaint.contains(part), "{arguments:?}: {complaint}");
+        assert_nothing_left(&lab, &[]);
+    }
+    lab.ok("up", &["--no-agent", "--ignore-commands", "-f", &missing]);
+    assert_eq!(lab.pods("a")[0].pids.len(), 1);
+}
+
+#[test]
+fn one_family_alone() {
+    let lab = TestLab::new();
+    let folder = clusterip().display().to_string();
+    lab.ok(
+        "up",
+        &["--no-agent", "-f", &folder, "--pod-cidr", "fd00:7::/64", "--service-cidr", "fd00:8::/112"],
+    );
+    let address = lab.pods("backend-")[0].v4.clone();
+    assert!(address.starts_with("fd00:7::"), "the only address is {address}");
+    assert!(lab.curl("client", &format!("http://[{address}]:8080/")).is_ok());
+    assert_eq!(lab.status()["node"]["addresses"].as_array().unwrap().len(), 1);
+}
