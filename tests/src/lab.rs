@@ -135,7 +135,7 @@ impl TestLab {
 impl Drop for TestLab {
     fn drop(&mut self) {
         if let Err(error) = Lab::down(&self.name) {
-            eprintln!("cannot remove the lab {}: {error}", self.name);
+            eprintln!("cannot remove the lab {}: {error:?}", self.name);
         }
     }
 }

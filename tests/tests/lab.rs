@@ -247,7 +247,7 @@ fn refusals_say_what_is_wrong() {
     for (arguments, part) in [
         (vec!["-f", &folder, "--pod-cidr", "10.96.3.0/24"], "overlaps the service range 10.96.0.0/16"),
         (vec!["-f", "/no/such/folder"], "/no/such/folder"),
-        (vec!["-f", &empty], "has no .yaml"),
+        (vec!["-f", &empty], "no Kubernetes object"),
         (vec!["-f", &missing], "Pod a, container c: its command no-such is not on this machine"),
         (vec!["-f", &folder, "--node-address", "10.244.0.9"], "node address 10.244.0.9"),
     ] {

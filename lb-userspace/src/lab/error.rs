@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel or the file system refused.
-    #[error("cannot {operation} {object}: {source}")]
+    #[error("cannot {operation} {object}")]
     System {
         /// What was tried, as a verb.
         operation: &'static str,

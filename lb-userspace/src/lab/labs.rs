@@ -98,8 +98,7 @@ impl Lab {
             Ok(()) => Ok((lab, wanted.notes)),
             Err(error) => {
                 if let Err(second) = remove_all(&lab.places) {
-                    wanted.notes.push(format!("cleaning up: {second}"));
-                    eprintln!("lb: while removing what was made: {second}");
+                    eprintln!("lb: while removing what was made: {:#}", anyhow::Error::from(second));
                 }
                 Err(error)
             }
@@ -111,6 +110,7 @@ impl Lab {
     /// # Errors
     /// When there is none.
     pub fn open(name: &str) -> Result<Self> {
+        require_root()?;
         let places = Places::of(name)?;
         let state = places.load()?;
         Ok(Self { places, state })
@@ -385,7 +385,7 @@ fn require_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::invalid("lb lab", "needs root, to make network namespaces; try it with sudo"))
+    Err(Error::invalid("this command", "needs root, to make network namespaces; try it with sudo"))
 }
 
 /// A program that is not there would only show in a log.

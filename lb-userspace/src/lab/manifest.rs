@@ -1,14 +1,12 @@
 //! Which pods the user's manifests ask for.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::error::{Context, Error, Result};
+use super::error::{Error, Result};
 use super::pods::{Container, Port, Template};
+use crate::source::kube::{self, IntOrString, Metadata, PodSpec};
+use crate::source::{Objects, Severity, Source};
 
 /// Largest number of replicas of one workload: each takes a namespace and a process.
 const MAX_REPLICAS: i64 = 1000;
@@ -18,190 +16,90 @@ const MAX_REPLICAS: i64 = 1000;
 pub(super) struct Wanted {
     /// Workloads and how many pods of each.
     pub workloads: Vec<(Template, u32)>,
-    /// What was left out or is done in another way than a cluster would, for people.
+    /// What is done in another way than a cluster would, for people.
     pub notes: Vec<String>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Object {
-    kind: String,
-    metadata: Metadata,
-    spec: Value,
-    items: Vec<Value>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: String,
-    namespace: Option<String>,
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WorkloadSpec {
-    replicas: Option<i64>,
-    service_name: Option<String>,
-    template: PodTemplate,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodTemplate {
-    metadata: Metadata,
-    spec: PodSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    containers: Vec<ContainerSpec>,
-    hostname: Option<String>,
-    subdomain: Option<String>,
-    host_network: bool,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerSpec {
-    name: String,
-    image: Option<String>,
-    command: Vec<String>,
-    args: Vec<String>,
-    env: Vec<EnvVar>,
-    ports: Vec<ContainerPort>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct EnvVar {
-    name: String,
-    value: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerPort {
-    name: Option<String>,
-    container_port: i64,
-    protocol: Option<String>,
-}
-
-/// Reads all `.yaml`, `.yml` and `.json` files of these folders (not of folders in them), and these files.
+/// Reads these files, and the manifests in these folders, as the agent does.
 ///
 /// # Errors
-/// The first file that cannot be read or makes no sense, with the object and the field.
+/// The first thing that is wrong with a pod, or with something that may be one, with file, line, object and field. What
+/// is wrong with other objects is a note: the agent can do without them.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Wanted> {
-    let mut wanted = Wanted::default();
-    for path in paths {
-        for file in files_of(path)? {
-            let text = fs::read_to_string(&file).context("read", file.display())?;
-            wanted.add_text(&text, &file.display().to_string())?;
+    let snapshot = Source::new(paths).load();
+    let mut notes = Vec::new();
+    for problem in snapshot.problems {
+        let other = ["Service ", "EndpointSlice ", "Endpoints ", "Node "];
+        let is_other = other.iter().any(|kind| problem.object.starts_with(kind));
+        if problem.severity == Severity::Error && !is_other {
+            let place = match problem.line {
+                0 => problem.file.display().to_string(),
+                line => format!("{}:{line}", problem.file.display()),
+            };
+            let parts = [problem.object, problem.field, problem.reason];
+            let reason: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            return Err(Error::invalid(place, reason.join(": ")));
         }
+        notes.push(problem.to_string());
     }
+    if snapshot.objects.is_empty() {
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        return Err(Error::invalid(paths.join(", "), "no Kubernetes object that matters here is in it"));
+    }
+    let mut wanted = Wanted { notes, ..Wanted::default() };
+    wanted.add(&snapshot.objects)?;
     Ok(wanted)
 }
 
-fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
-    let metadata = fs::metadata(path).context("read", path.display())?;
-    if !metadata.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).context("read", path.display())? {
-        let file = entry.context("read", path.display())?.path();
-        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let known = file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
-        if known && !hidden && file.is_file() {
-            files.push(file);
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::invalid(path.display().to_string(), "has no .yaml, .yml or .json file"));
-    }
-    files.sort();
-    Ok(files)
-}
-
 impl Wanted {
-    /// Adds the documents of one file.
-    ///
-    /// # Errors
-    /// Text that is no YAML, and objects with fields that do not fit; `origin` names the file.
-    fn add_text(&mut self, text: &str, origin: &str) -> Result<()> {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(text).map_err(|error| Error::invalid(origin, error.to_string()))?;
-        documents.into_iter().try_for_each(|document| self.add_object(document, origin))
-    }
-
-    fn add_object(&mut self, value: Value, origin: &str) -> Result<()> {
-        if value.is_null() {
-            return Ok(());
+    fn add(&mut self, objects: &Objects) -> Result<()> {
+        for ((kind, _), workload) in &objects.workloads {
+            let mut pod = workload.spec.template.spec.clone();
+            pod.subdomain = pod.subdomain.or_else(|| workload.spec.service_name.clone());
+            let labels = &workload.spec.template.metadata.labels;
+            let replicas = workload.spec.replicas.unwrap_or(1);
+            self.add_workload(kind.name(), &workload.metadata, labels, &pod, replicas, objects)?;
         }
-        let object: Object = decode(value, origin)?;
-        if !object.items.is_empty() {
-            return object.items.into_iter().try_for_each(|item| self.add_object(item, origin));
+        for pod in objects.pods.values() {
+            self.add_workload("Pod", &pod.metadata, &pod.metadata.labels, &pod.spec, 1, objects)?;
         }
-        let place = format!("{origin}: {} {}", object.kind, object.metadata.name);
-        let (pod, metadata, replicas) = match object.kind.as_str() {
-            "Pod" => (decode(object.spec, &place)?, Metadata::default(), Some(1)),
-            "Deployment" | "ReplicaSet" | "StatefulSet" => {
-                let spec: WorkloadSpec = decode(object.spec, &place)?;
-                let mut pod = spec.template.spec;
-                if object.kind == "StatefulSet" {
-                    pod.subdomain = pod.subdomain.or(spec.service_name);
-                }
-                (pod, spec.template.metadata, spec.replicas)
-            }
-            "DaemonSet" => {
-                let spec: WorkloadSpec = decode(object.spec, &place)?;
-                // The lab has one node.
-                (spec.template.spec, spec.template.metadata, Some(1))
-            }
-            "Job" | "CronJob" => {
-                self.notes.push(format!("{place}: the lab runs no jobs, left out"));
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        if object.metadata.name.is_empty() {
-            return Err(Error::invalid(place, "metadata.name is missing"));
-        }
-        if pod.host_network {
-            self.notes.push(format!("{place}: hostNetwork is not supported, left out"));
-            return Ok(());
-        }
-        let replicas = replicas.unwrap_or(1);
-        if !(0..=MAX_REPLICAS).contains(&replicas) {
-            return Err(Error::invalid(
-                place,
-                format!("spec.replicas is {replicas}, must be 0 to {MAX_REPLICAS}"),
-            ));
-        }
-        let labels = if object.kind == "Pod" { object.metadata.labels } else { metadata.labels };
-        let template = Template {
-            kind: object.kind,
-            name: object.metadata.name,
-            namespace: match object.metadata.namespace {
-                Some(namespace) if !namespace.is_empty() => namespace,
-                _ => "default".to_owned(),
-            },
-            labels,
-            hostname: pod.hostname,
-            subdomain: pod.subdomain,
-            containers: containers(pod.containers, &place)?,
-        };
-        template.check().map_err(|reason| Error::invalid(&place, reason))?;
-        self.note_images(&template, &place);
-        self.workloads.push((template, u32::try_from(replicas).unwrap_or_default()));
         Ok(())
     }
 
-    fn note_images(&mut self, template: &Template, place: &str) {
-        for container in template.containers.iter().filter(|container| container.command.is_empty()) {
-            if !container.args.is_empty() {
+    fn add_workload(
+        &mut self,
+        kind: &str,
+        metadata: &Metadata,
+        labels: &BTreeMap<String, String>,
+        pod: &PodSpec,
+        replicas: i64,
+        objects: &Objects,
+    ) -> Result<()> {
+        let place = format!("{kind} {}", metadata.full_name());
+        if pod.host_network {
+            self.notes.push(format!("{place}: the lab has no pods on the node's own network, left out"));
+            return Ok(());
+        }
+        let replicas = u32::try_from(replicas)
+            .ok()
+            .filter(|&replicas| i64::from(replicas) <= MAX_REPLICAS)
+            .ok_or_else(|| {
+            Error::invalid(&place, format!("spec.replicas is {replicas}, must be 0 to {MAX_REPLICAS}"))
+        })?;
+        let mut template = Template {
+            kind: kind.to_owned(),
+            name: metadata.name.clone(),
+            namespace: metadata.namespace().to_owned(),
+            labels: labels.clone(),
+            hostname: pod.hostname.clone(),
+            subdomain: pod.subdomain.clone(),
+            containers: pod.containers.iter().map(|spec| container(spec, &place)).collect::<Result<_>>()?,
+            undeclared_ports: Vec::new(),
+        };
+        template.check().map_err(|reason| Error::invalid(&place, reason))?;
+        template.undeclared_ports = undeclared_ports(&template, objects);
+        for container in &template.containers {
+            if container.command.is_empty() && !container.args.is_empty() {
                 self.notes.push(format!(
                     "{place}: container {} has args but no command, and the lab knows no image's entry point: \
                      the lab's server runs instead",
@@ -209,47 +107,61 @@ impl Wanted {
                 ));
             }
         }
+        self.workloads.push((template, replicas));
+        Ok(())
     }
 }
 
-fn containers(specs: Vec<ContainerSpec>, place: &str) -> Result<Vec<Container>> {
-    let mut containers = Vec::new();
-    for spec in specs {
-        let mut ports = Vec::new();
-        for port in spec.ports {
-            let number = u16::try_from(port.container_port).ok().filter(|&number| number > 0);
-            ports.push(Port {
-                name: port.name,
-                number: number.ok_or_else(|| {
-                    Error::invalid(
-                        place,
-                        format!(
-                            "container {}: containerPort is {}, must be 1 to 65535",
-                            spec.name, port.container_port
-                        ),
-                    )
-                })?,
-                protocol: port.protocol.unwrap_or_else(|| "TCP".to_owned()),
-            });
+/// Ports that Services send to by number, though no container names them: naming them is optional in Kubernetes.
+fn undeclared_ports(template: &Template, objects: &Objects) -> Vec<Port> {
+    let selects = |service: &&std::sync::Arc<kube::Service>| {
+        let selector = &service.spec.selector;
+        service.metadata.namespace() == template.namespace
+            && !selector.is_empty()
+            && selector.iter().all(|(key, value)| template.labels.get(key) == Some(value))
+    };
+    let mut ports: Vec<Port> = Vec::new();
+    for port in objects.services.values().filter(selects).flat_map(|service| &service.spec.ports) {
+        let number = match &port.target_port {
+            None | Some(IntOrString::Int(0)) => port.port,
+            Some(IntOrString::Int(number)) => *number,
+            Some(IntOrString::Name(_)) => continue,
+        };
+        let Ok(number) = u16::try_from(number) else { continue };
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        let known = |other: &Port| other.number == number && other.protocol == protocol;
+        let declared = template.containers.iter().flat_map(|container| &container.ports).any(known);
+        if !declared && !ports.iter().any(known) {
+            ports.push(Port { name: None, number, protocol });
         }
-        containers.push(Container {
-            name: spec.name,
-            image: spec.image,
-            command: spec.command,
-            args: spec.args,
-            env: spec.env.into_iter().filter_map(|env| Some((env.name, env.value?))).collect(),
-            ports,
-        });
     }
-    Ok(containers)
+    ports
 }
 
-fn decode<T: for<'de> Deserialize<'de> + Default>(value: Value, place: &str) -> Result<T> {
-    if value.is_null() {
-        return Ok(T::default());
+fn container(spec: &kube::Container, place: &str) -> Result<Container> {
+    let mut ports = Vec::new();
+    for port in &spec.ports {
+        let number =
+            u16::try_from(port.container_port).ok().filter(|&number| number > 0).ok_or_else(|| {
+                Error::invalid(
+                    place,
+                    format!(
+                        "container {}: containerPort is {}, must be 1 to 65535",
+                        spec.name, port.container_port
+                    ),
+                )
+            })?;
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        ports.push(Port { name: port.name.clone(), number, protocol });
     }
-    serde_path_to_error::deserialize(value)
-        .map_err(|error| Error::invalid(place, format!("{}: {}", error.path(), error.inner())))
+    Ok(Container {
+        name: spec.name.clone(),
+        image: spec.image.clone(),
+        command: spec.command.clone(),
+        args: spec.args.clone(),
+        env: spec.env.iter().filter_map(|env| Some((env.name.clone(), env.value.clone()?))).collect(),
+        ports,
+    })
 }
 
 #[cfg(test)]
@@ -257,56 +169,84 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Wanted> {
-        let mut wanted = Wanted::default();
-        wanted.add_text(text, "a.yaml").map(|()| wanted)
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        read(&[folder.path().to_owned()])
     }
 
     #[test]
     fn a_deployment_gives_its_template() {
         let wanted = read_text(
-            "kind: Deployment\nmetadata: {name: web, namespace: shop}\nspec:\n  replicas: 2\n  template:\n    \
-             metadata: {labels: {app: web}}\n    spec: {containers: [{name: c, ports: [{containerPort: 81}]}]}\n---\n\
-             kind: Service\nmetadata: {name: web}\n",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec:\n  replicas: 2\n  \
+             template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: c, ports: [{containerPort: \
+             81}], env: [{name: A, value: b}, {name: B}]}]}\n",
         )
         .unwrap();
         let [(template, 2)] = wanted.workloads.as_slice() else { panic!("{wanted:?}") };
         assert_eq!((template.namespace.as_str(), template.name.as_str()), ("shop", "web"));
         assert_eq!(template.labels["app"], "web");
-        assert_eq!(template.containers[0].ports[0].number, 81);
-        assert_eq!(template.containers[0].ports[0].protocol, "TCP");
+        let container = &template.containers[0];
+        assert_eq!((container.ports[0].number, container.ports[0].protocol.as_str()), (81, "TCP"));
+        assert_eq!(container.env, BTreeMap::from([("A".to_owned(), "b".to_owned())]));
     }
 
     #[test]
-    fn lists_are_opened() {
+    fn a_stateful_pod_has_its_service_as_subdomain() {
+        let wanted = read_text("kind: StatefulSet\nmetadata: {name: b}\nspec: {serviceName: s}").unwrap();
+        let [(template, 1)] = wanted.workloads.as_slice() else { panic!("{wanted:?}") };
+        assert_eq!((template.kind.as_str(), template.subdomain.as_deref()), ("StatefulSet", Some("s")));
+    }
+
+    #[test]
+    fn ports_that_only_services_name_are_served() {
         let wanted = read_text(
-            "kind: List\nitems:\n- {kind: Pod, metadata: {name: a, labels: {x: z}}, spec: {containers: []}}\n- \
-             {kind: StatefulSet, metadata: {name: b}, spec: {serviceName: s}}\n",
+            "kind: Pod\nmetadata: {name: a, labels: {x: z}}\nspec: {containers: [{name: c, ports: [{containerPort: 81}]}]}\n\
+             ---\nkind: Service\nmetadata: {name: one}\nspec: {selector: {x: z}, ports: [{name: a, port: 1, targetPort: 81}, \
+             {name: b, port: 2, targetPort: 82}, {name: c, port: 53, protocol: UDP}, {name: d, port: 3, targetPort: http}]}\n\
+             ---\nkind: Service\nmetadata: {name: other}\nspec: {selector: {x: a}, ports: [{port: 9}]}\n",
         )
         .unwrap();
-        let kinds: Vec<_> = wanted.workloads.iter().map(|(template, _)| template.kind.as_str()).collect();
-        assert_eq!(kinds, ["Pod", "StatefulSet"]);
-        assert_eq!(wanted.workloads[0].0.labels["x"], "z");
-        assert_eq!(wanted.workloads[1].0.subdomain.as_deref(), Some("s"));
+        let template = &wanted.workloads[0].0;
+        assert_eq!(template.served_ports("TCP"), [81, 82]);
+        assert_eq!(template.served_ports("UDP"), [53]);
+    }
+
+    #[test]
+    fn a_bad_service_is_a_note() {
+        let wanted = read_text(
+            "kind: Pod\nmetadata: {name: a}\n---\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 0}]}",
+        )
+        .unwrap();
+        assert_eq!(wanted.workloads.len(), 1);
+        assert!(
+            wanted.notes[0].contains("a.yaml:6: Service default/s: spec.ports[0].port"),
+            "{:?}",
+            wanted.notes
+        );
     }
 
     #[test]
     fn refusals_name_file_object_and_field() {
         for (text, parts) in [
-            ("kind: Pod\nmetadata: {name: a}\nspec: {containers: 3}", ["Pod a", "containers"]),
+            (
+                "kind: Pod\nmetadata: {name: a}\nspec: {containers: 3}",
+                ["a.yaml:3: Pod default/a", "containers"],
+            ),
             (
                 "kind: Deployment\nmetadata: {name: a}\nspec: {replicas: -1}",
-                ["Deployment a", "spec.replicas"],
+                ["Deployment default/a", "spec.replicas"],
             ),
-            ("kind: Pod\nspec: {containers: []}", ["Pod", "metadata.name"]),
+            ("kind: Pod\nspec: {containers: []}", ["a.yaml", "metadata.name"]),
             (
                 "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, ports: [{containerPort: 0}]}]}",
-                ["container c", "containerPort is 0"],
+                ["Pod default/a", "containerPort"],
             ),
-            ("kind: Pod\nmetadata: {name: ../a}", ["Pod ../a", "name"]),
-            ("kind: [", ["a.yaml", ""]),
+            ("kind: Pod\nmetadata: {name: ../a}", ["a.yaml", "metadata.name"]),
+            ("kind: [", ["a.yaml", "YAML"]),
+            ("kind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 0}]}", ["no Kubernetes object", ""]),
+            ("kind: ConfigMap\nmetadata: {name: a}", ["no Kubernetes object", ""]),
         ] {
             let message = read_text(text).unwrap_err().to_string();
-            assert!(message.starts_with("a.yaml"), "{message}");
             assert!(parts.iter().all(|part| message.contains(part)), "{message}");
         }
     }

@@ -30,6 +30,9 @@ pub struct Template {
     pub subdomain: Option<String>,
     /// Containers.
     pub containers: Vec<Container>,
+    /// Ports that Services send to though no container names them; the lab's own server has them too.
+    #[serde(default)]
+    pub undeclared_ports: Vec<Port>,
 }
 
 /// A container.
@@ -121,16 +124,18 @@ impl Template {
         generated(&(&self.name, &self.namespace, &self.labels, &self.containers), 9)
     }
 
-    /// Ports of one protocol that the lab's own server serves: those of all containers without a command. With no port
-    /// named at all, TCP [`DEFAULT_PORT`].
+    /// Ports of one protocol that the lab's own server serves: those of all containers without a command, and those that
+    /// Services send to though no container names them. With no port named at all, TCP 8080.
     pub fn served_ports(&self, protocol: &str) -> Vec<u16> {
-        let served = self.containers.iter().filter(|container| container.command.is_empty());
-        let mut ports: Vec<u16> = served
+        let own = self.containers.iter().filter(|container| container.command.is_empty());
+        let mut ports: Vec<u16> = own
             .flat_map(|container| &container.ports)
+            .chain(&self.undeclared_ports)
             .filter(|port| port.protocol == protocol)
             .map(|port| port.number)
             .collect();
-        if self.containers.iter().all(|container| container.ports.is_empty()) && protocol == "TCP" {
+        let none_named = self.containers.iter().all(|container| container.ports.is_empty());
+        if none_named && self.undeclared_ports.is_empty() && protocol == "TCP" {
             ports.push(DEFAULT_PORT);
         }
         ports.sort_unstable();

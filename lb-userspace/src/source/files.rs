@@ -119,7 +119,10 @@ impl Source {
     fn merge(&mut self, mut problems: Vec<Problem>) {
         let mut in_force: BTreeMap<ObjectKey, SharedObject> = BTreeMap::new();
         let mut origin: HashMap<&ObjectKey, &Path> = HashMap::new();
-        for (path, file) in &self.files {
+        // Later paths of the command line win, and in a folder later names.
+        let mut files: Vec<_> = self.files.iter().collect();
+        files.sort_by_key(|(file, _)| self.paths.iter().rposition(|path| file.starts_with(path)));
+        for (path, file) in files {
             for (key, object, line) in &file.objects {
                 in_force.insert(key.clone(), object.clone());
                 if let Some(earlier) = origin.insert(key, path) {
@@ -385,5 +388,24 @@ impl File {
         for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
             problem.kept_last_good |= kept && problem.object.is_empty();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_paths_win_whatever_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, label) in [("z", "first"), ("a", "second")] {
+            let text = format!("kind: Pod\nmetadata: {{name: p, labels: {{from: {label}}}}}\nspec: {{}}\n");
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("pod.yaml"), text).unwrap();
+        }
+        let snapshot = Source::new([folder.path().join("z"), folder.path().join("a")]).load();
+        let labels: Vec<_> = snapshot.objects.pods.values().map(|pod| &pod.metadata.labels["from"]).collect();
+        assert_eq!(labels, ["second"]);
+        assert_eq!(snapshot.problems.len(), 1);
     }
 }

@@ -20,7 +20,7 @@ pub use endpoints::{
     Endpoints, ForName, ObjectReference,
 };
 pub use meta::{Metadata, Name};
-pub use pod::{Condition, Container, ContainerPort, Pod, PodIp, PodSpec, PodStatus};
+pub use pod::{Condition, Container, ContainerPort, EnvVar, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{
     ClientIpConfig, IntOrString, LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceSpec,
     ServiceStatus, SessionAffinityConfig,

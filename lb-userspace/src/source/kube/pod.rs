@@ -46,10 +46,22 @@ pub struct Container {
     pub command: Vec<String>,
     /// Further arguments.
     pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<EnvVar>,
     /// Ports.
     pub ports: Vec<ContainerPort>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<String>,
+}
+
+/// One of `env` of a container.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EnvVar {
+    /// Name.
+    pub name: String,
+    /// Value; none when it comes from elsewhere (`valueFrom`).
+    pub value: Option<String>,
 }
 
 /// One of `ports` of a container.

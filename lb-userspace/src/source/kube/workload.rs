@@ -23,6 +23,8 @@ pub struct Workload {
 pub struct WorkloadSpec {
     /// Number of pods, 1 when left out.
     pub replicas: Option<i64>,
+    /// Headless Service of a StatefulSet, for DNS.
+    pub service_name: Option<String>,
     /// Which pods are its own.
     pub selector: LabelSelector,
     /// What its pods look like.
