@@ -181,7 +181,9 @@ pub struct FlowKey<A> {
     /// IP protocol number.
     pub protocol: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// Zero. (Not one array of three: zeroing that is a call on BPF.)
+    pub _pad2: u16,
 }
 
 /// Bits of [`FlowEntry::state`]; both directions of a flow hold the same bits (C2).
@@ -235,7 +237,7 @@ pub struct FlowEntry<A> {
     /// Bits of [`flow_flag`].
     pub flags: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: u16,
 }
 
 /// A remembered choice (S4): who …

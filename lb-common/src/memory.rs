@@ -10,6 +10,8 @@ use crate::abi::{
     FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings, SourceRangeKey,
 };
 use crate::engine::packet::Packet;
+use crate::engine::parse::Wire;
+use crate::engine::steps::{Steps, Work};
 use crate::engine::tables::{Added, FlowCell, Tables};
 use crate::family::Address;
 use crate::tables::{Kind, SPECS, Table};
@@ -245,6 +247,14 @@ impl<'a> Tables for &'a Memory {
 
     fn count_backend(&self, id: u32, change: impl FnOnce(&mut BackendStats)) {
         self.change(Table::BackendStats, id, change);
+    }
+}
+
+impl<P: Packet> Steps<P> for &Memory {
+    type Room<A: Address> = Box<Work<A>>;
+
+    fn work<W: Wire>(&self) -> Option<Box<Work<W::Addr>>> {
+        Some(Box::default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one module that touches packet pointers. It hands out bounds-checked values only.
 
 use core::arch::asm;
+use core::mem::offset_of;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_xdp_get_buff_len};
@@ -13,6 +14,27 @@ use crate::tables::KernelTables;
 /// Offsets are cut to this, so that the verifier knows their bound. `parse::MAX_TRANSPORT_OFFSET` and what ICMP quotes
 /// stay below.
 const MAX_OFFSET: usize = 1023;
+
+/// Reads a packet pointer from the kernel's context.
+///
+/// The field is 32 bits wide, but the verifier makes a 64-bit pointer of the load; the compiler must not cut it to 32
+/// bits again, which it does once it knows the field's width.
+macro_rules! context_pointer {
+    ($context:expr, $type:ty, $field:ident) => {{
+        let pointer: usize;
+        // SAFETY: one load from the context. Helpers that move packets count as writes, so it is repeated after them.
+        unsafe {
+            asm!(
+                "{0} = *(u32 *)({1} + {2})",
+                out(reg) pointer,
+                in(reg) $context,
+                const offset_of!($type, $field),
+                options(pure, readonly)
+            );
+        }
+        pointer
+    }};
+}
 
 /// What differs between XDP and tc.
 pub trait Context {
@@ -34,14 +56,12 @@ pub struct Xdp<const FRAGS: bool>(pub *mut xdp_md);
 impl<const FRAGS: bool> Context for Xdp<FRAGS> {
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel's context.
-        unsafe { (*self.0).data as usize }
+        context_pointer!(self.0, xdp_md, data)
     }
 
     #[inline(always)]
     fn data_end(&self) -> usize {
-        // SAFETY: the kernel's context.
-        unsafe { (*self.0).data_end as usize }
+        context_pointer!(self.0, xdp_md, data_end)
     }
 
     #[inline(always)]
@@ -90,14 +110,12 @@ const BPF_F_IPV6: u64 = 1 << 7;
 impl Context for Skb {
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the kernel's context.
-        unsafe { (*self.0).data as usize }
+        context_pointer!(self.0, __sk_buff, data)
     }
 
     #[inline(always)]
     fn data_end(&self) -> usize {
-        // SAFETY: the kernel's context.
-        unsafe { (*self.0).data_end as usize }
+        context_pointer!(self.0, __sk_buff, data_end)
     }
 
     #[inline(always)]
@@ -145,9 +163,9 @@ impl<C: Context> Frame<C> {
         let mut bounded = offset;
         // SAFETY: plain arithmetic on one register.
         unsafe { asm!("{0} &= {1}", inout(reg) bounded, const MAX_OFFSET, options(pure, nomem)) };
-        let mut address = self.0.data() + bounded;
-        // SAFETY: no instruction at all.
-        unsafe { asm!("/* {0} */", inout(reg) address, options(pure, nomem)) };
+        let mut address = self.0.data();
+        // SAFETY: as above.
+        unsafe { asm!("{0} += {1}", inout(reg) address, in(reg) bounded, options(pure, nomem)) };
         if address + n > self.0.data_end() { None } else { Some(address) }
     }
 }
@@ -173,6 +191,25 @@ impl<C: Context> Packet for Frame<C> {
         }
         self.0.pull(end);
         end <= self.0.data_end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        let unknown = self.0.data_end() - self.0.data();
+        let mut number = number;
+        // SAFETY: adds zero. The verifier does not know that `x ^ x` is.
+        unsafe {
+            asm!(
+                "{1} = {2}",
+                "{1} ^= {2}",
+                "{0} += {1}",
+                inout(reg) number,
+                out(reg) _,
+                in(reg) unknown,
+                options(pure, nomem)
+            );
+        }
+        number
     }
 
     #[inline(always)]

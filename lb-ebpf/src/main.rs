@@ -5,6 +5,7 @@
 
 mod frame;
 mod maps;
+mod steps;
 mod tables;
 
 use aya_ebpf::EbpfContext;
@@ -16,12 +17,13 @@ use lb_common::engine::packet::Packet;
 use lb_common::engine::{Position, process};
 use lb_common::reason::{Class, Reason};
 
-use crate::frame::{Context, Frame, Skb, Xdp};
+use crate::frame::{Frame, Skb, Xdp};
+use crate::steps::Cut;
 use crate::tables::{KernelTables, count, iface};
 
 /// Runs the engine on a packet and counts it.
 #[inline(always)]
-fn decide<C: Context>(frame: &mut Frame<C>, ifindex: u32, egress: bool) -> Reason {
+fn decide<C: Cut>(frame: &mut Frame<C>, ifindex: u32, egress: bool) -> Reason {
     let iface = iface(ifindex);
     let position = Position { egress, external: iface.flags & iface_flag::EXTERNAL != 0 };
     let bytes = frame.len();
@@ -33,7 +35,10 @@ fn decide<C: Context>(frame: &mut Frame<C>, ifindex: u32, egress: bool) -> Reaso
 }
 
 #[inline(always)]
-fn at_xdp<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
+fn at_xdp<const FRAGS: bool>(ctx: &XdpContext) -> u32
+where
+    Xdp<FRAGS>: Cut,
+{
     let reason = decide(&mut Frame(Xdp::<FRAGS>(ctx.ctx)), ctx.ingress_ifindex() as u32, false);
     match reason.class() {
         Class::Forwarded | Class::Passed => xdp_action::XDP_PASS,

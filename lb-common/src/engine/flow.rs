@@ -1,9 +1,10 @@
 //! Packets of known flows (C1–C4).
 
-use super::parse::{Met, Wire, tcp_flag};
+use super::parse::{Wire, tcp_flag};
 use super::state;
+use super::steps::{Steps, Work};
 use super::tables::{Added, FlowCell, Tables};
-use super::{checksum, packet::Packet, rewrite::rewrite};
+use super::{checksum, packet::Packet};
 use crate::abi::{FlowEntry, FlowKey, backend_flag, flow_flag, protocol};
 use crate::family::Address;
 use crate::reason::Reason;
@@ -17,7 +18,8 @@ pub fn partner_key<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> FlowKe
         sport_be: entry.dport_be,
         dport_be: entry.sport_be,
         protocol: key.protocol,
-        _pad: [0; 3],
+        _pad: 0,
+        _pad2: 0,
     }
 }
 
@@ -36,13 +38,16 @@ pub fn partner_entry<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Flow
     }
 }
 
-/// Removes both directions.
-///
-/// Never inlined, like [`refresh`]: rare, and the kernel's stack is small.
-#[inline(never)]
-pub fn forget<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, cell: &T::Flow<A>) {
+/// Removes both directions of the flow that `work.met` belongs to.
+#[inline(always)]
+pub fn forget<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
+    let key = &work.met.key;
+    let Some(cell) = tables.flow(key) else {
+        return;
+    };
     let entry = cell.get();
-    tables.remove_flow(&partner_key(key, &entry));
+    work.other_key = partner_key(key, &entry);
+    tables.remove_flow(&work.other_key);
     tables.remove_flow(key);
     if !state::is_closing(entry.state) {
         tables.add_open_flows(entry.backend_id, -1);
@@ -76,49 +81,53 @@ fn is_over<A, T: Tables>(tables: &T, protocol: u8, tcp_flags: u8, entry: &FlowEn
         && (state::is_closing(entry.state) || !backend_has(tables, entry, backend_flag::ALIVE))
 }
 
-/// Handles a packet of a known flow: `None` when there is none, or when it is over.
+/// Handles a packet of a known flow, up to its rewriting: `None` when there is none, or when it is over.
 #[inline(always)]
-pub fn established<W: Wire, P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    met: &Met<W::Addr>,
-) -> Option<Reason> {
-    let key = &met.key;
-    let cell = tables.flow(key)?;
+pub fn established<W: Wire, P: Packet, S: Steps<P>>(
+    steps: &S,
+    work: &mut Work<W::Addr>,
+) -> Option<(Reason, FlowEntry<W::Addr>)> {
+    let key = &work.met.key;
+    let cell = steps.flow(key)?;
     let entry = cell.get();
-    let now = tables.now();
-    if is_over(tables, key.protocol, met.flags, &entry, now) {
-        forget(tables, key, &cell);
+    let now = steps.now();
+    if is_over(steps, key.protocol, work.met.flags, &entry, now) {
+        steps.forget::<W>(work);
         return None;
     }
     let reply = entry.flags & flow_flag::REPLY != 0;
-    let learned = state::learned(entry.state, key.protocol, met.flags, reply);
-    if learned != 0 || state::elapsed(now, entry.last_seen) >= tables.config().ticks_per_second {
-        refresh(tables, key, &cell, learned);
+    let learned = state::learned(entry.state, key.protocol, work.met.flags, reply);
+    if learned != 0 || state::elapsed(now, entry.last_seen) >= steps.config().ticks_per_second {
+        steps.refresh::<W>(work, learned);
     }
-    count(tables, &entry, met.network_bytes(), reply);
-    if rewrite::<W, P>(packet, met, &entry).is_none() {
-        return Some(Reason::DropTables);
-    }
-    Some(if reply { Reason::FromBackend } else { Reason::ToBackend })
+    count(steps, &entry, work.met.network_bytes(), reply);
+    Some((if reply { Reason::FromBackend } else { Reason::ToBackend }, entry))
 }
 
-/// Writes time and newly learned state to both directions, and restores the other one if it has been evicted (C1).
-#[inline(never)]
-fn refresh<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, cell: &T::Flow<A>, learned: u8) {
-    let mut entry = cell.get();
-    let (old_state, new_state, now) = (entry.state, entry.state | learned, tables.now());
-    cell.set_last_seen(now);
-    cell.set_state(new_state);
-    let other_key = partner_key(key, &entry);
-    if let Some(other) = tables.flow(&other_key) {
-        other.set_last_seen(now);
-        other.set_state(new_state);
+/// Writes time and newly learned state to both directions of the flow that `work.met` belongs to, and restores the other
+/// one if it has been evicted (C1).
+#[inline(always)]
+pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u8) {
+    let key = &work.met.key;
+    let Some(cell) = tables.flow(key) else {
+        return;
+    };
+    work.entry = cell.get();
+    let entry = &mut work.entry;
+    let old_state = entry.state;
+    entry.state |= learned;
+    entry.last_seen = tables.now();
+    cell.set_last_seen(entry.last_seen);
+    cell.set_state(entry.state);
+    work.other_key = partner_key(key, entry);
+    if let Some(other) = tables.flow(&work.other_key) {
+        other.set_last_seen(entry.last_seen);
+        other.set_state(entry.state);
     } else {
-        (entry.last_seen, entry.state) = (now, new_state);
-        let _full: Added = tables.add_flow(&other_key, &partner_entry(key, &entry));
+        work.other = partner_entry(key, entry);
+        let _full: Added = tables.add_flow(&work.other_key, &work.other);
     }
-    if state::is_closing(new_state) && !state::is_closing(old_state) {
+    if state::is_closing(entry.state) && !state::is_closing(old_state) {
         tables.add_open_flows(entry.backend_id, -1);
         tables.count_backend(entry.backend_id, |stats| stats.flows_closed += 1);
     }

@@ -2,7 +2,8 @@
 
 use super::checksum;
 use super::packet::Packet;
-use super::parse::{Fragment, Ip, Wire, join_ports, split_ports};
+use super::parse::{Fragment, Wire, join_ports, split_ports};
+use super::steps::Work;
 use super::tables::{FlowCell, Tables};
 use crate::abi::{FlowKey, protocol};
 use crate::reason::Reason;
@@ -26,36 +27,40 @@ pub fn is_echo_request(icmp: u8, message: u8) -> bool {
 ///
 /// The quoted packet is one that we sent on, so the flow is found by its reverse: that is how packets of the other
 /// direction look, and the entry found there says what both ends should see instead.
-#[inline(never)]
+#[inline(always)]
 pub fn translate_error<W: Wire, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip<W::Addr>,
+    work: &mut Work<W::Addr>,
     message: u8,
 ) -> Option<Reason> {
-    if !is_error(ip.protocol, message) || ip.fragment != Fragment::Whole {
+    let met = &work.met;
+    if !is_error(met.key.protocol, message) || met.fragment != Fragment::Whole {
         return None;
     }
-    let quoted = W::parse(packet, ip.transport + ERROR_LEN, false).ok()?;
+    let quoted = W::parse(packet, met.transport + ERROR_LEN, false).ok()?;
     // Eight bytes of the quoted transport header are promised (RFC 792): ports, and UDP's checksum.
     if !matches!(quoted.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
         || matches!(quoted.fragment, Fragment::Later(_))
-        || quoted.transport + 8 > ip.end
+        || quoted.transport + 8 > met.end
         || !packet.ensure(quoted.transport + 8)
     {
         return None;
     }
     let [ports] = packet.words::<1>(quoted.transport)?;
     let (sport_be, dport_be) = split_ports(ports);
-    let key = FlowKey {
+    work.other_key = FlowKey {
         src: quoted.dst,
         dst: quoted.src,
         sport_be: dport_be,
         dport_be: sport_be,
         protocol: quoted.protocol,
-        _pad: [0; 3],
+        _pad: 0,
+        _pad2: 0,
     };
-    let entry = tables.flow(&key)?.get();
+    let key = &work.other_key;
+    work.entry = tables.flow(key)?.get();
+    let entry = &work.entry;
 
     // Quoted packet: the reverse of what the entry makes of packets like `key`.
     let new_ports = join_ports(entry.dport_be, entry.sport_be);
@@ -70,7 +75,7 @@ pub fn translate_error<W: Wire, P: Packet, T: Tables>(
         protocol::TCP => quoted.transport + 16,
         _ => 0,
     };
-    if quoted_field != 0 && quoted_field + 2 <= ip.end && packet.ensure(quoted_field + 2) {
+    if quoted_field != 0 && quoted_field + 2 <= met.end && packet.ensure(quoted_field + 2) {
         let old = packet.half(quoted_field)?;
         if !(quoted.protocol == protocol::UDP && old == 0) {
             let new = checksum::update(old, checksum::add(entry.addr_delta, entry.port_delta));
@@ -82,14 +87,14 @@ pub fn translate_error<W: Wire, P: Packet, T: Tables>(
     W::set_addresses(packet, quoted.offset, entry.dst, entry.src, entry.addr_delta)?;
 
     // Outer header: to whom the flow's other end really is; from the frontend if the backend itself complains.
-    let src = if ip.src == key.src { entry.src } else { ip.src };
-    let outer_delta = checksum::addr_delta([ip.src, ip.dst], [src, entry.dst]);
+    let src = if met.key.src == key.src { entry.src } else { met.key.src };
+    let outer_delta = checksum::addr_delta([met.key.src, met.key.dst], [src, entry.dst]);
     if W::IS_V6 {
         // ICMPv6 has a pseudo header (RFC 4443 section 2.3).
         delta = checksum::add(delta, outer_delta);
     }
-    let old = packet.half(ip.transport + 2)?;
-    packet.set_half(ip.transport + 2, checksum::update(old, delta))?;
-    W::set_addresses(packet, ip.offset, src, entry.dst, outer_delta)?;
+    let old = packet.half(met.transport + 2)?;
+    packet.set_half(met.transport + 2, checksum::update(old, delta))?;
+    W::set_addresses(packet, met.offset, src, entry.dst, outer_delta)?;
     Some(Reason::IcmpError)
 }

@@ -14,12 +14,17 @@ pub mod rewrite;
 mod sctp;
 pub mod select;
 pub mod state;
+pub mod steps;
 pub mod tables;
 
 use self::packet::Packet;
-use self::parse::{Fragment, Ip, Met, Transport, V4, V6, Wire};
+use self::parse::{Fragment, Ip, Met, V4, V6, Wire};
+use self::rewrite::rewrite;
+use self::steps::{Steps, Work};
 use self::tables::Tables;
-use crate::abi::{FragmentEntry, FragmentKey, address_class, frontend_flag, settings_flag};
+use crate::abi::{
+    FlowKey, FragmentEntry, FragmentKey, address_class, frontend_flag, protocol, settings_flag,
+};
 use crate::family::Address;
 use crate::reason::{Class, Reason};
 
@@ -36,21 +41,21 @@ pub struct Position {
 ///
 /// Answered packets are left as they came: making the answer is the hook's business.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, position: Position) -> Reason {
+pub fn process<P: Packet, S: Steps<P>>(packet: &mut P, steps: &S, position: Position) -> Reason {
     let Some((ethertype, offset)) = parse::link(packet) else {
         return Reason::Malformed;
     };
     match ethertype {
-        parse::ETHERTYPE_IPV4 => process_ip::<V4, P, T>(packet, tables, offset, position),
-        parse::ETHERTYPE_IPV6 => process_ip::<V6, P, T>(packet, tables, offset, position),
+        parse::ETHERTYPE_IPV4 => process_ip::<V4, P, S>(packet, steps, offset, position),
+        parse::ETHERTYPE_IPV6 => process_ip::<V6, P, S>(packet, steps, offset, position),
         _ => Reason::NotIp,
     }
 }
 
 #[inline(always)]
-fn process_ip<W: Wire, P: Packet, T: Tables>(
+fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
     packet: &mut P,
-    tables: &T,
+    steps: &S,
     offset: usize,
     position: Position,
 ) -> Reason {
@@ -58,96 +63,122 @@ fn process_ip<W: Wire, P: Packet, T: Tables>(
         Ok(ip) => ip,
         Err(reason) => return reason,
     };
-    if ip.protocol == W::ICMP {
-        return process_icmp::<W, P, T>(packet, tables, &ip, position);
+    let Some(mut room) = steps.work::<W>() else {
+        return Reason::DropTables;
+    };
+    let work: &mut Work<W::Addr> = &mut room;
+    work.met = Met::new(&ip);
+    work.external = u8::from(position.external);
+    work.egress = u8::from(position.egress);
+    let has_ports = matches!(ip.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    if !has_ports {
+        return steps.without_ports::<W>(packet, work);
     }
-    let transport = match read_transport(packet, tables, &ip) {
-        Ok(transport) => transport,
-        Err(Reason::OtherProtocol) if !position.egress => {
-            let reason = not_a_frontend(tables, ip.dst, Reason::OtherProtocol);
-            // There is no port that could be unreachable: leave it to the host to say so (RFC 1122 section 3.2.2.1).
-            return if reason == Reason::RejectedPort { Reason::OtherProtocol } else { reason };
-        }
-        Err(reason) => return reason,
-    };
-    let met = Met::new(&ip, &transport);
-    let reason = match flow::established::<W, P, T>(packet, tables, &met) {
-        Some(reason) => reason,
+    if let Err(reason) = read_transport(packet, steps, &ip, &mut work.met) {
+        return reason;
+    }
+    let (reason, entry) = match flow::established::<W, P, S>(steps, work) {
+        Some(known) => known,
         None if position.egress => return Reason::NotOurs,
-        None if matches!(met.fragment, Fragment::Later(_)) => return Reason::LateFragment,
-        None => {
-            let frontend_key = open::frontend_key(met.key.dst, met.key.dport_be, met.key.protocol);
-            match tables.frontend(&frontend_key) {
-                Some(frontend) => open::open::<W, P, T>(packet, tables, &met, &frontend, position.external),
-                None => not_a_frontend(tables, met.key.dst, Reason::NotOurs),
-            }
-        }
+        None => (steps.first_packet::<W>(work), work.entry),
     };
-    if let Fragment::First(id) = ip.fragment
-        && reason.class() == Class::Forwarded
-    {
-        let entry = FragmentEntry {
-            sport_be: transport.sport_be,
-            dport_be: transport.dport_be,
-            last_seen: tables.now(),
-        };
-        tables.set_fragment(&fragment_key(&ip, id), &entry);
+    if reason.class() != Class::Forwarded {
+        return reason;
+    }
+    if rewrite::<W, P>(packet, &work.met, &entry).is_none() {
+        return Reason::DropTables;
+    }
+    if let Fragment::First(id) = work.met.fragment {
+        remember_fragment(steps, &work.met.key, id);
     }
     reason
 }
 
-/// The ports of a packet; those of a later fragment are remembered from the first (A5).
+/// Finds the ports of a packet; those of a later fragment are remembered from the first (A5).
 #[inline(always)]
 fn read_transport<A: Address, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     ip: &Ip<A>,
-) -> Result<Transport, Reason> {
-    let Fragment::Later(id) = ip.fragment else {
-        return parse::transport(packet, ip);
-    };
-    let entry = tables.fragment(&fragment_key(ip, id)).ok_or(Reason::LateFragment)?;
-    if state::elapsed(tables.now(), entry.last_seen) > tables.config().lifetime_fragment {
-        return Err(Reason::LateFragment);
+    met: &mut Met<A>,
+) -> Result<(), Reason> {
+    if let Fragment::Later(id) = ip.fragment {
+        return if recall_fragment(tables, &mut met.key, id) { Ok(()) } else { Err(Reason::LateFragment) };
     }
-    Ok(Transport { sport_be: entry.sport_be, dport_be: entry.dport_be, flags: 0, checksum: 0 })
+    met.set_transport(parse::transport(packet, ip)?);
+    Ok(())
 }
 
 #[inline(always)]
-fn fragment_key<A: Address>(ip: &Ip<A>, id: u32) -> FragmentKey {
-    FragmentKey { src: ip.src.widen(), dst: ip.dst.widen(), id_be: id, protocol: u32::from(ip.protocol) }
+fn fragment_key<A: Address>(key: &FlowKey<A>, id: u32) -> FragmentKey {
+    FragmentKey { src: key.src.widen(), dst: key.dst.widen(), id_be: id, protocol: u32::from(key.protocol) }
 }
 
+/// Puts the ports that a datagram's first fragment had into `key`; whether they are known.
 #[inline(never)]
-fn process_icmp<W: Wire, P: Packet, T: Tables>(
+fn recall_fragment<A: Address, T: Tables>(tables: &T, key: &mut FlowKey<A>, id: u32) -> bool {
+    let Some(entry) = tables.fragment(&fragment_key(key, id)) else {
+        return false;
+    };
+    (key.sport_be, key.dport_be) = (entry.sport_be, entry.dport_be);
+    state::elapsed(tables.now(), entry.last_seen) <= tables.config().lifetime_fragment
+}
+
+/// Remembers the ports of a datagram's first fragment for the later ones (A5).
+#[inline(never)]
+fn remember_fragment<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, id: u32) {
+    let entry = FragmentEntry { sport_be: key.sport_be, dport_be: key.dport_be, last_seen: tables.now() };
+    tables.set_fragment(&fragment_key(key, id), &entry);
+}
+
+/// The first packet of what may become a flow: for a frontend, for another port of a service address, or not ours.
+///
+/// With [`Reason::NewFlow`], `work.entry` says how to rewrite it.
+#[inline(always)]
+pub fn first_packet<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
+    if matches!(work.met.fragment, Fragment::Later(_)) {
+        return Reason::LateFragment;
+    }
+    let key = &work.met.key;
+    match tables.frontend(&open::frontend_key(key.dst, key.dport_be, key.protocol)) {
+        Some(frontend) => {
+            work.frontend = frontend;
+            open::open::<W, T>(tables, work)
+        }
+        None => not_a_frontend(tables, key.dst, Reason::NotOurs),
+    }
+}
+
+/// A packet without ports: ICMP about our flows or to our addresses, or something that Services do not have.
+#[inline(always)]
+pub fn without_ports<W: Wire, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip<W::Addr>,
-    position: Position,
+    work: &mut Work<W::Addr>,
 ) -> Reason {
-    if matches!(ip.fragment, Fragment::Later(_)) {
-        return Reason::OtherProtocol;
-    }
-    if ip.transport + 8 > ip.end || !packet.ensure(ip.transport + 8) {
-        return Reason::Malformed;
-    }
-    let Some(message) = packet.byte(ip.transport) else {
-        return Reason::Malformed;
+    let (at, end) = (work.met.transport, work.met.end);
+    let echo = if work.met.key.protocol == W::ICMP && !matches!(work.met.fragment, Fragment::Later(_)) {
+        if at + 8 > end || !packet.ensure(at + 8) {
+            return Reason::Malformed;
+        }
+        let Some(message) = packet.byte(at) else {
+            return Reason::Malformed;
+        };
+        if let Some(reason) = icmp::translate_error::<W, P, T>(packet, tables, work, message) {
+            return reason;
+        }
+        icmp::is_echo_request(work.met.key.protocol, message) && work.met.fragment == Fragment::Whole
+    } else {
+        false
     };
-    if let Some(reason) = icmp::translate_error::<W, P, T>(packet, tables, ip, message) {
-        return reason;
-    }
-    if position.egress {
-        return Reason::NotOurs;
-    }
-    if !icmp::is_echo_request(ip.protocol, message) {
+    if work.egress != 0 {
         return Reason::OtherProtocol;
     }
-    match not_a_frontend(tables, ip.dst, Reason::OtherProtocol) {
-        Reason::RejectedPort if ip.fragment != Fragment::Whole => Reason::OtherProtocol,
+    match not_a_frontend(tables, work.met.key.dst, Reason::OtherProtocol) {
         Reason::RejectedPort => {
             let silent = tables.settings().is_some_and(|s| s.flags & settings_flag::NO_VIP_PING != 0);
-            if silent { Reason::OtherProtocol } else { Reason::Ping }
+            // There is no port that could be unreachable: what is no ping is left to the host.
+            if echo && !silent { Reason::Ping } else { Reason::OtherProtocol }
         }
         reason => reason,
     }

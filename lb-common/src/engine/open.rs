@@ -1,10 +1,11 @@
 //! First packets of flows: frontend, policy, backend, source port, both entries (F, V, A2, A3, C6).
 
 use super::flow::{partner_entry, partner_key};
-use super::parse::{Met, Wire, tcp_flag};
+use super::parse::{Wire, tcp_flag};
 use super::select::{self, Chosen};
+use super::steps::Work;
 use super::tables::{Added, FlowCell, Tables};
-use super::{checksum, packet::Packet, rewrite::rewrite, state};
+use super::{checksum, state};
 use crate::abi::{
     FlowEntry, FlowKey, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag,
     frontend_flag, protocol,
@@ -85,86 +86,79 @@ fn masqueraded<A: Address>(src: A, frontend: &FrontendEntry, origin: Origin, cho
     frontend.flags & flag != 0 || A::from_words(chosen.backend.addr) == src
 }
 
-/// Handles the first packet of a flow to `frontend`.
-///
-/// Never inlined: it is the rarer path, and the kernel's 512 bytes of stack do not hold it together with the other.
-#[inline(never)]
-pub fn open<W: Wire, P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    met: &Met<W::Addr>,
-    frontend: &FrontendEntry,
-    external_iface: bool,
-) -> Reason {
-    let key = &met.key;
-    let (range, origin) = match admit(tables, key.src, frontend, external_iface) {
+/// Begins a flow to `work.frontend`; `work.entry` says how to rewrite its packets.
+#[inline(always)]
+pub fn open<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
+    let key = &work.met.key;
+    let frontend = &work.frontend;
+    let (range, origin) = match admit(tables, key.src, frontend, work.external != 0) {
         Ok(admitted) => admitted,
         Err(reason) => return reason,
     };
-    let first = met.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    let flags = work.met.flags;
+    let first = flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
     if key.protocol == protocol::TCP && !first && frontend.algorithm != algorithm::MAGLEV {
         // C7. A reset is never answered with a reset (RFC 9293 section 3.10.7.1).
-        let stray = met.flags & tcp_flag::RST != 0;
+        let stray = flags & tcp_flag::RST != 0;
         return if stray { Reason::DropStrayReset } else { Reason::ResetMidFlow };
     }
     let Some(chosen) = select::choose(tables, key, frontend, range, origin == Origin::Outside) else {
         return Reason::DropTables;
     };
     let masquerade = masqueraded(key.src, frontend, origin, &chosen);
-    let entry = match record::<W, T>(tables, key, frontend, &chosen, masquerade) {
-        Ok(entry) => entry,
-        Err(reason) => return reason,
-    };
+    if let Err(reason) = record::<W, T>(tables, work, &chosen, masquerade) {
+        return reason;
+    }
     tables.add_open_flows(chosen.id, 1);
-    let bytes = met.network_bytes();
+    let bytes = work.met.network_bytes();
     tables.count_backend(chosen.id, |stats| {
         stats.flows_opened += 1;
         stats.to_backend.packets += 1;
         stats.to_backend.bytes += bytes;
     });
-    if rewrite::<W, P>(packet, met, &entry).is_none() {
-        return Reason::DropTables;
-    }
     Reason::NewFlow
 }
 
-/// Makes the entries of both directions; returns that of `key`.
+/// Makes the entries of both directions in `work` and in the tables.
 #[inline(always)]
 fn record<W: Wire, T: Tables>(
     tables: &T,
-    key: &FlowKey<W::Addr>,
-    frontend: &FrontendEntry,
+    work: &mut Work<W::Addr>,
     chosen: &Chosen,
     masquerade: bool,
-) -> Result<FlowEntry<W::Addr>, Reason> {
-    let dst = W::Addr::from_words(chosen.backend.addr);
-    let mut entry = FlowEntry {
+) -> Result<(), Reason> {
+    let key = &work.met.key;
+    let entry = &mut work.entry;
+    let settings = tables.settings().ok_or(Reason::DropTables)?;
+    *entry = FlowEntry {
         src: key.src,
-        dst,
+        dst: W::Addr::from_words(chosen.backend.addr),
         sport_be: key.sport_be,
         dport_be: chosen.backend.port_be,
         addr_delta: 0,
         port_delta: 0,
         backend_id: chosen.id,
         backend_generation: chosen.backend.generation,
-        frontend_id: frontend.frontend_id,
+        frontend_id: work.frontend.frontend_id,
         last_seen: tables.now(),
         state: 0,
         flags: 0,
-        _pad: [0; 2],
+        _pad: 0,
     };
     if masquerade {
-        entry.src = node_address::<W, T>(tables).ok_or(Reason::DropNoNodeAddress)?;
+        let words = if W::IS_V6 { settings.node_v6 } else { [settings.node_v4, 0, 0, 0] };
+        if words == [0; 4] {
+            return Err(Reason::DropNoNodeAddress);
+        }
+        entry.src = W::Addr::from_words(words);
         entry.flags = flow_flag::SNAT;
     }
     entry.addr_delta = checksum::addr_delta([key.src, key.dst], [entry.src, entry.dst]);
-    // A masqueraded flow takes its port from the reserved range at once: the node's own connections use the others.
-    let mut try_port = masquerade;
-    let settings = tables.settings().ok_or(Reason::DropTables)?;
     let port_count = u32::from(settings.snat_port_count);
-    let start = if masquerade && port_count != 0 { select::tuple_hash(key) } else { 0 };
-    for attempt in 0..PORT_TRIES + 1 {
-        if try_port {
+    let start = select::tuple_hash(key);
+    for attempt in 0..=PORT_TRIES {
+        // A masqueraded flow takes its port from the reserved range at once: the node's own connections use the others.
+        if masquerade || attempt > 0 {
             if port_count == 0 {
                 return Err(Reason::DropNoSourcePort);
             }
@@ -174,20 +168,22 @@ fn record<W: Wire, T: Tables>(
         }
         entry.port_delta =
             checksum::half_delta([key.sport_be, key.dport_be], [entry.sport_be, entry.dport_be]);
-        let reply_key = partner_key(key, &entry);
-        let reply = partner_entry(key, &entry);
-        let added = match tables.add_flow(&reply_key, &reply) {
-            Added::Exists if replaceable(tables, key, &reply_key) => tables.put_flow(&reply_key, &reply),
+        work.other_key = partner_key(key, entry);
+        work.other = partner_entry(key, entry);
+        let added = match tables.add_flow(&work.other_key, &work.other) {
+            Added::Exists if replaceable(tables, key, &work.other_key) => {
+                tables.put_flow(&work.other_key, &work.other)
+            }
             added => added,
         };
         match added {
             Added::Yes => {
-                let _full: Added = tables.put_flow(key, &entry);
-                return Ok(entry);
+                let _full: Added = tables.put_flow(key, entry);
+                return Ok(());
             }
             // C5: the packet goes on its way; the flow's next packet tries again.
-            Added::Full => return Ok(entry),
-            Added::Exists => try_port = true,
+            Added::Full => return Ok(()),
+            Added::Exists => {}
         }
     }
     Err(Reason::DropNoSourcePort)
@@ -206,12 +202,4 @@ fn replaceable<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, reply_key: &
         && entry.sport_be == key.dport_be;
     let idle = state::elapsed(tables.now(), entry.last_seen);
     same || idle > state::lifetime(&tables.config(), key.protocol, entry.state)
-}
-
-/// The address masqueraded packets get.
-#[inline(always)]
-fn node_address<W: Wire, T: Tables>(tables: &T) -> Option<W::Addr> {
-    let settings = tables.settings()?;
-    let words = if W::IS_V6 { settings.node_v6 } else { [settings.node_v4, 0, 0, 0] };
-    (words != [0; 4]).then(|| W::Addr::from_words(words))
 }

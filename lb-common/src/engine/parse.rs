@@ -48,7 +48,7 @@ pub fn link<P: Packet>(packet: &mut P) -> Option<(u16, usize)> {
         ethertype = u16::from_be(packet.half(offset + 2)?);
         offset += 4;
     }
-    Some((ethertype, offset))
+    Some((ethertype, packet.forget(offset)))
 }
 
 /// Which part of a fragmented datagram a packet is (A5).
@@ -200,7 +200,7 @@ impl Wire for V6 {
             dst: [w[6], w[7], w[8], w[9]],
             protocol: next,
             offset,
-            transport,
+            transport: packet.forget(transport),
             end,
             fragment,
         })
@@ -306,25 +306,35 @@ pub struct Met<A> {
 }
 
 impl<A: Address> Met<A> {
-    /// Puts both headers together.
+    /// What the network header says; no ports yet.
     #[inline(always)]
-    pub fn new(ip: &Ip<A>, transport: &Transport) -> Self {
+    pub fn new(ip: &Ip<A>) -> Self {
         Self {
             key: FlowKey {
                 src: ip.src,
                 dst: ip.dst,
-                sport_be: transport.sport_be,
-                dport_be: transport.dport_be,
+                sport_be: 0,
+                dport_be: 0,
                 protocol: ip.protocol,
-                _pad: [0; 3],
+                _pad: 0,
+                _pad2: 0,
             },
             offset: ip.offset,
             transport: ip.transport,
             end: ip.end,
-            checksum: transport.checksum,
+            checksum: 0,
             fragment: ip.fragment,
-            flags: transport.flags,
+            flags: 0,
         }
+    }
+
+    /// Adds what the transport header says.
+    #[inline(always)]
+    pub fn set_transport(&mut self, transport: Transport) {
+        self.key.sport_be = transport.sport_be;
+        self.key.dport_be = transport.dport_be;
+        self.checksum = transport.checksum;
+        self.flags = transport.flags;
     }
 
     /// Bytes the network header declares, itself included.

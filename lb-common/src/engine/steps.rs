@@ -1,0 +1,95 @@
+//! Where the packet path may be cut in pieces.
+//!
+//! On the host the pieces simply follow each other. In the kernel each is a function of its own that the verifier
+//! checks once, whatever led there; what one leaves for the next lies in [`Work`], because the 512 bytes of stack are
+//! shared by all of them.
+
+use core::ops::DerefMut;
+
+use bytemuck::Zeroable;
+
+use super::packet::Packet;
+use super::parse::{Fragment, Met, Wire};
+use super::tables::Tables;
+use super::{first_packet, flow, without_ports};
+use crate::abi::{FlowEntry, FlowKey, FrontendEntry};
+use crate::family::Address;
+use crate::reason::Reason;
+
+/// What is known of the packet in hand, and room for what is made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<A> {
+    /// The packet as it was met.
+    pub met: Met<A>,
+    /// The frontend it is for, once found.
+    pub frontend: FrontendEntry,
+    /// Entry of the packet's own direction.
+    pub entry: FlowEntry<A>,
+    /// Key of the other direction.
+    pub other_key: FlowKey<A>,
+    /// Entry of the other direction.
+    pub other: FlowEntry<A>,
+    /// 1: came in over an interface marked external (F9).
+    pub external: u8,
+    /// 1: leaving the host.
+    pub egress: u8,
+}
+
+impl<A: Address> Work<A> {
+    /// Everything zero.
+    pub fn new() -> Self {
+        let met = Met {
+            key: FlowKey::zeroed(),
+            offset: 0,
+            transport: 0,
+            end: 0,
+            checksum: 0,
+            fragment: Fragment::Whole,
+            flags: 0,
+        };
+        Self {
+            met,
+            frontend: FrontendEntry::zeroed(),
+            entry: FlowEntry::zeroed(),
+            other_key: FlowKey::zeroed(),
+            other: FlowEntry::zeroed(),
+            external: 0,
+            egress: 0,
+        }
+    }
+}
+
+impl<A: Address> Default for Work<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The pieces of the packet path.
+pub trait Steps<P: Packet>: Tables + Sized {
+    /// Room for one packet.
+    type Room<A: Address>: DerefMut<Target = Work<A>>;
+
+    /// Room for one packet; `None` when there is none.
+    fn work<W: Wire>(&self) -> Option<Self::Room<W::Addr>>;
+
+    /// See [`super::first_packet`].
+    fn first_packet<W: Wire>(&self, work: &mut Work<W::Addr>) -> Reason {
+        first_packet::<W, Self>(self, work)
+    }
+
+    /// See [`super::without_ports`].
+    fn without_ports<W: Wire>(&self, packet: &mut P, work: &mut Work<W::Addr>) -> Reason {
+        without_ports::<W, P, Self>(packet, self, work)
+    }
+
+    /// See [`flow::refresh`].
+    fn refresh<W: Wire>(&self, work: &mut Work<W::Addr>, learned: u8) {
+        flow::refresh::<W::Addr, Self>(self, work, learned);
+    }
+
+    /// See [`flow::forget`].
+    fn forget<W: Wire>(&self, work: &mut Work<W::Addr>) {
+        flow::forget::<W::Addr, Self>(self, work);
+    }
+}

@@ -1,0 +1,153 @@
+//! The pieces of the packet path as functions of their own.
+//!
+//! Each is exported under a C name, which makes it a *global* function to the verifier (kernel 5.6): checked once, for
+//! any caller. It gets the context only; what the caller has found lies in the per-CPU [`Work`].
+
+use core::mem::transmute;
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use lb_common::engine::parse::{V4, V6, Wire};
+use lb_common::engine::steps::{Steps, Work};
+use lb_common::engine::{first_packet, flow, without_ports};
+use lb_common::family::{Address, V4Addr, V6Addr};
+use lb_common::reason::Reason;
+
+use crate::frame::{Context, Frame, Skb, Xdp};
+use crate::tables::KernelTables;
+
+#[map]
+static WORK_V4: PerCpuArray<Work<V4Addr>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static WORK_V6: PerCpuArray<Work<V6Addr>> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's room for the packet in hand.
+#[inline(always)]
+fn work<W: Wire>() -> Option<&'static mut Work<W::Addr>> {
+    let work: *mut Work<W::Addr> =
+        if W::IS_V6 { WORK_V6.get_ptr_mut(0)?.cast() } else { WORK_V4.get_ptr_mut(0)?.cast() };
+    // SAFETY: this CPU's own value, and the type is that of the family. A program at these hooks runs to its end
+    // before the next one begins on this CPU.
+    Some(unsafe { &mut *work })
+}
+
+/// A context whose packets have functions of their own for the rarer pieces. All return a [`Reason`]'s number.
+pub trait Cut: Context {
+    /// [`without_ports`], IPv4.
+    fn without_ports_v4(&self) -> u32;
+    /// [`without_ports`], IPv6.
+    fn without_ports_v6(&self) -> u32;
+}
+
+/// The number of a reason that one of the functions below returned.
+#[inline(always)]
+fn reason(number: u32) -> Reason {
+    // SAFETY: they return nothing but numbers of reasons.
+    unsafe { transmute(number as u8) }
+}
+
+impl<C: Cut> Steps<Frame<C>> for KernelTables {
+    type Room<A: Address> = &'static mut Work<A>;
+
+    #[inline(always)]
+    fn work<W: Wire>(&self) -> Option<&'static mut Work<W::Addr>> {
+        work::<W>()
+    }
+
+    #[inline(always)]
+    fn first_packet<W: Wire>(&self, _work: &mut Work<W::Addr>) -> Reason {
+        reason(if W::IS_V6 { lb_first_packet_v6() } else { lb_first_packet_v4() })
+    }
+
+    #[inline(always)]
+    fn without_ports<W: Wire>(&self, packet: &mut Frame<C>, _work: &mut Work<W::Addr>) -> Reason {
+        reason(if W::IS_V6 { packet.0.without_ports_v6() } else { packet.0.without_ports_v4() })
+    }
+
+    #[inline(always)]
+    fn refresh<W: Wire>(&self, _work: &mut Work<W::Addr>, learned: u8) {
+        if W::IS_V6 {
+            lb_refresh_v6(u32::from(learned))
+        } else {
+            lb_refresh_v4(u32::from(learned))
+        };
+    }
+
+    #[inline(always)]
+    fn forget<W: Wire>(&self, _work: &mut Work<W::Addr>) {
+        if W::IS_V6 {
+            lb_forget_v6()
+        } else {
+            lb_forget_v4()
+        };
+    }
+}
+
+macro_rules! cut {
+    ($context:ty, $raw:ty, $make:path, $($method:ident $name:ident $piece:ident $wire:ty;)*) => {
+        impl Cut for $context {
+            $(#[inline(always)]
+            fn $method(&self) -> u32 {
+                $name(self.0)
+            })*
+        }
+
+        $(#[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(context: *mut $raw) -> u32 {
+            let Some(work) = work::<$wire>() else {
+                return Reason::DropTables as u32;
+            };
+            $piece::<$wire, _, _>(&mut Frame($make(context)), &KernelTables, work) as u32
+        })*
+    };
+}
+
+cut! { Skb, __sk_buff, Skb,
+    without_ports_v4 lb_skb_other_v4 without_ports V4;
+    without_ports_v6 lb_skb_other_v6 without_ports V6;
+}
+
+cut! { Xdp<false>, xdp_md, Xdp::<false>,
+    without_ports_v4 lb_xdp_other_v4 without_ports V4;
+    without_ports_v6 lb_xdp_other_v6 without_ports V6;
+}
+
+cut! { Xdp<true>, xdp_md, Xdp::<true>,
+    without_ports_v4 lb_frags_other_v4 without_ports V4;
+    without_ports_v6 lb_frags_other_v6 without_ports V6;
+}
+
+macro_rules! flow_pieces {
+    ($($first:ident $refresh:ident $forget:ident $wire:ty;)*) => {$(
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $first() -> u32 {
+            work::<$wire>().map_or(Reason::DropTables, |work| first_packet::<$wire, _>(&KernelTables, work)) as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $refresh(learned: u32) -> u32 {
+            if let Some(work) = work::<$wire>() {
+                flow::refresh(&KernelTables, work, learned as u8);
+            }
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $forget() -> u32 {
+            if let Some(work) = work::<$wire>() {
+                flow::forget(&KernelTables, work);
+            }
+            0
+        }
+    )*};
+}
+
+flow_pieces! {
+    lb_first_packet_v4 lb_refresh_v4 lb_forget_v4 V4;
+    lb_first_packet_v6 lb_refresh_v6 lb_forget_v6 V6;
+}
