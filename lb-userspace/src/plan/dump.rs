@@ -47,6 +47,8 @@ pub(super) fn frontend_flags(flags: u32) -> String {
             (frontend_flag::REJECT_EMPTY, "reject-empty"),
             (frontend_flag::AFFINITY, "affinity"),
             (frontend_flag::SOURCE_RANGES, "source-ranges"),
+            (frontend_flag::INTERNAL_LOCAL, "internal-local"),
+            (frontend_flag::EXTERNAL_LOCAL, "external-local"),
         ],
     )
 }

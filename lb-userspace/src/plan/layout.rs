@@ -116,6 +116,12 @@ pub fn frontend(
             flags |= frontend_flag::MASQUERADE_POD | frontend_flag::MASQUERADE_EXTERNAL;
         }
     }
+    if internal == List::Local {
+        flags |= frontend_flag::INTERNAL_LOCAL;
+    }
+    if external == List::Local {
+        flags |= frontend_flag::EXTERNAL_LOCAL;
+    }
     if !service.has_any_endpoints {
         flags |= frontend_flag::REJECT_EMPTY;
     }

@@ -31,6 +31,8 @@ pub enum Op {
     Settings(Settings),
     /// `BACKEND_STATS`: back to zero, the number is used again.
     ResetStats(u32),
+    /// `OPEN_FLOWS`: back to zero, the number is used again.
+    ResetOpenFlows(u32),
     /// `TURNS`: both counters of a frontend back to zero, the number is used again.
     ResetTurns(u32),
 }
@@ -48,6 +50,7 @@ impl Op {
             Self::SourceRange(..) => Table::SourceRanges,
             Self::Settings(_) => Table::Settings,
             Self::ResetStats(_) => Table::BackendStats,
+            Self::ResetOpenFlows(_) => Table::OpenFlows,
             Self::ResetTurns(_) => Table::Turns,
         }
     }
@@ -118,6 +121,10 @@ impl Op {
                 keys.extend(id.to_ne_bytes());
                 values.extend(bytemuck::bytes_of(&BackendStats::default()));
             }
+            Self::ResetOpenFlows(id) => {
+                keys.extend(id.to_ne_bytes());
+                values.extend(0_u64.to_ne_bytes());
+            }
             Self::ResetTurns(id) => {
                 for index in [2 * id, 2 * id + 1] {
                     keys.extend(index.to_ne_bytes());
@@ -174,7 +181,7 @@ impl fmt::Display for Op {
                 }
             }
             Self::Settings(settings) => write!(f, "{}", dump::settings(settings)),
-            Self::ResetStats(id) => write!(f, "#{id}: zero"),
+            Self::ResetStats(id) | Self::ResetOpenFlows(id) => write!(f, "#{id}: zero"),
             Self::ResetTurns(id) => write!(f, "frontend #{id}: zero"),
         }
     }

@@ -303,6 +303,27 @@ impl Planner {
     /// # Errors
     /// The last plan was neither committed nor given up by adopting again.
     pub fn plan(&mut self, desired: &Desired) -> Result<Plan, Uncommitted> {
+        self.plan_some(desired, None)
+    }
+
+    /// The same for a caller who knows which services may have changed since the last plan: the others are not even compared.
+    /// Surroundings are.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn plan_changed(
+        &mut self,
+        desired: &Desired,
+        names: &[ServicePortName],
+    ) -> Result<Plan, Uncommitted> {
+        self.plan_some(desired, Some(names))
+    }
+
+    fn plan_some(
+        &mut self,
+        desired: &Desired,
+        only: Option<&[ServicePortName]>,
+    ) -> Result<Plan, Uncommitted> {
         if self.uncommitted {
             return Err(Uncommitted);
         }
@@ -314,7 +335,11 @@ impl Planner {
         }
         let surroundings = &desired.surroundings;
         let around_changed = self.surroundings.as_ref() != Some(surroundings);
-        let mut changes = self.compare(desired, around_changed);
+        let names = match only {
+            Some(names) if !self.fresh && !around_changed => self.compare_named(desired, names),
+            _ => self.compare(desired, around_changed),
+        };
+        let mut changes = Changes { names, touched: BTreeMap::new(), addresses: BTreeSet::new() };
         if self.fresh {
             self.clear_strays();
             changes.touched.extend(self.tables.frontends.keys().map(|name| (*name, None)));
@@ -376,7 +401,7 @@ impl Planner {
     }
 
     /// Which services differ from the last plan. Those without frontends count as absent (F3).
-    fn compare(&self, desired: &Desired, all: bool) -> Changes {
+    fn compare(&self, desired: &Desired, all: bool) -> Vec<Name> {
         let mut names = Vec::new();
         let mut old = self.desired.iter().peekable();
         for (name, service) in desired.services.iter().filter(|(_, s)| !s.frontends.is_empty()) {
@@ -393,7 +418,17 @@ impl Planner {
             }
         }
         names.extend(old.map(|(gone, _)| gone.clone()));
-        Changes { names, touched: BTreeMap::new(), addresses: BTreeSet::new() }
+        names
+    }
+
+    /// The same for some of them.
+    fn compare_named(&self, desired: &Desired, names: &[ServicePortName]) -> Vec<Name> {
+        let names: BTreeSet<&ServicePortName> = names.iter().collect();
+        let differs = |name: &&ServicePortName| {
+            let after = desired.services.get(*name).filter(|service| !service.frontends.is_empty());
+            after != self.desired.get(*name)
+        };
+        names.into_iter().filter(differs).map(|name| Arc::new(name.clone())).collect()
     }
 
     /// Brings claims up to date with the changed services, and adds to `work` whoever wins or loses a frontend by that.

@@ -249,6 +249,7 @@ impl Planner {
             }
             if !alive && before.generation > 0 {
                 self.emit(Phase::Make, Op::ResetStats(id));
+                self.emit(Phase::Make, Op::ResetOpenFlows(id));
             }
             // One that stops being usable does so after the frontends have let go of it.
             let loses = before.flags & !entry.flags & (backend_flag::USABLE | backend_flag::SERVING);

@@ -119,7 +119,7 @@ impl Tables {
                 self.source_ranges.remove(key);
             }
             Op::Settings(settings) => self.settings = *settings,
-            Op::ResetStats(_) | Op::ResetTurns(_) => {}
+            Op::ResetStats(_) | Op::ResetOpenFlows(_) | Op::ResetTurns(_) => {}
         }
     }
 

@@ -50,10 +50,10 @@ fn policies_and_kinds() {
 frontend 10.96.0.10:80/TCP ClusterIP default/web:http/TCP round-robin masquerade-node,masquerade-external,drop-external,affinity affinity 60 s
   internal: 10.1.0.1:8080 10.1.0.2:8080
   external: 10.1.0.1:8080 10.1.0.2:8080
-frontend 192.168.0.2:30080/TCP NodePort default/web:http/TCP round-robin masquerade-node,affinity affinity 60 s
+frontend 192.168.0.2:30080/TCP NodePort default/web:http/TCP round-robin masquerade-node,affinity,external-local affinity 60 s
   internal: 10.1.0.1:8080 10.1.0.2:8080
   external: 10.1.0.1:8080
-frontend 203.0.113.7:80/TCP LoadBalancer default/web:http/TCP round-robin masquerade-node,affinity,source-ranges affinity 60 s
+frontend 203.0.113.7:80/TCP LoadBalancer default/web:http/TCP round-robin masquerade-node,affinity,source-ranges,external-local affinity 60 s
   internal: 10.1.0.1:8080 10.1.0.2:8080
   external: 10.1.0.1:8080
 owner 10.96.0.10 owner,drop-external
@@ -72,7 +72,7 @@ fn internal_local_and_nobody_there() {
     assert_eq!(
         frontends(&desired(&[("none", none), ("web", web)])),
         "\
-frontend 10.96.0.10:80/TCP ClusterIP default/web:http/TCP round-robin masquerade-node,masquerade-external,drop-external
+frontend 10.96.0.10:80/TCP ClusterIP default/web:http/TCP round-robin masquerade-node,masquerade-external,drop-external,internal-local,external-local
   internal:
   external:
 frontend 10.96.0.11:80/TCP ClusterIP default/none:http/TCP round-robin masquerade-node,masquerade-external,drop-external,reject-empty

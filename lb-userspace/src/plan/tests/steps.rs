@@ -70,6 +70,7 @@ fn freed_numbers_rest_and_come_back_with_another_generation() {
     assert_eq!(backend_entry(&store, 1).flags, 0);
     assert_eq!(super::super::words::v4(backend_entry(&store, 1).addr[0]).to_string(), "10.1.0.1");
     store.update(Table::BackendStats, &1_u32.to_ne_bytes(), &[7; 48]).unwrap();
+    store.update(Table::OpenFlows, &1_u32.to_ne_bytes(), &[7; 8]).unwrap();
     clock.advance(99);
     step(&mut planner, &mut store, &["10.1.0.3"]);
     assert_eq!(backend_entry(&store, 1).flags, 0, "number 1 has rested 99 ms only");
