@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_tests::lab::{TestLab, TestPod, examples};
+use lb_userspace::lab::Error;
 use lb_userspace::lab::netns::Namespace;
+use lb_userspace::lab::topology::Node;
 use tempfile::TempDir;
 
 fn clusterip() -> PathBuf {
@@ -271,4 +273,28 @@ fn one_family_alone() {
     assert!(address.starts_with("fd00:7::"), "the only address is {address}");
     assert!(lab.curl("client", &format!("http://[{address}]:8080/")).is_ok());
     assert_eq!(lab.status()["node"]["addresses"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn networks_can_be_built_piece_by_piece() {
+    // Named as parts of a lab, so that it cleans up if the test fails.
+    let lab = TestLab::new();
+    let name = |part: &str| format!("lb-{}-{part}", lab.name());
+    let node = Node::create(&name("node"), &["172.31.0.1".parse().unwrap()]).unwrap();
+    assert!(matches!(Node::create(&name("node"), &[]), Err(Error::Exists { .. })));
+    let server = node.add_pod(&name("a"), "veth-a", &["10.9.0.1".parse().unwrap()]).unwrap();
+    let client = node.add_pod(&name("b"), "veth-b", &["10.9.0.2".parse().unwrap()]).unwrap();
+
+    let listener = server.run(|| std::net::TcpListener::bind("10.9.0.1:80").unwrap()).unwrap();
+    let stream = client.run(|| std::net::TcpStream::connect("10.9.0.1:80").unwrap()).unwrap();
+    assert_eq!(listener.accept().unwrap().1, stream.local_addr().unwrap());
+
+    // A name that is taken leaves no half-made pod behind.
+    assert!(node.add_pod(&name("c"), "veth-a", &[]).is_err());
+    assert!(matches!(Namespace::open(&name("c")), Err(Error::Missing { .. })));
+    assert!(node.netlink().find_link("veth-a").unwrap().is_some(), "the taken interface went");
+
+    node.remove_pod(&name("a"), "veth-a").unwrap();
+    assert_eq!(node.netlink().find_link("veth-a").unwrap(), None);
+    node.remove_pod(&name("a"), "veth-a").unwrap();
 }

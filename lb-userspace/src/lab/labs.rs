@@ -147,8 +147,16 @@ impl Lab {
             self.state.pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
         let (sequence, addresses) = ranges::allocate(&self.state.pod_cidrs, &used, self.state.sequence)?;
         self.state.sequence = sequence + 1;
-        let name = template.pod_name(&self.state.name, ordinal, sequence);
-        let netns = self.places.pod_netns(&template.namespace, &name);
+        // Five letters leave 14 million names: among hundreds of pods two may be the same now and then.
+        let taken = |netns: &String| self.state.pods.iter().any(|pod| pod.netns == *netns);
+        let (name, netns) = (0..)
+            .map(|retry: u64| {
+                let name = template.pod_name(&self.state.name, ordinal, sequence.wrapping_add(retry << 32));
+                let netns = self.places.pod_netns(&template.namespace, &name);
+                (name, netns)
+            })
+            .find(|(_, netns)| template.name_is_fixed() || !taken(netns))
+            .unwrap_or_default();
         let interface = format!("veth{sequence}");
         let namespace = node.add_pod(&netns, &interface, &addresses)?;
         let index = self.state.pods.len();

@@ -105,6 +105,11 @@ impl Template {
         }
     }
 
+    /// Whether a pod that comes back has the name it had.
+    pub fn name_is_fixed(&self) -> bool {
+        matches!(self.kind.as_str(), "Pod" | "StatefulSet")
+    }
+
     /// Labels of a pod of this name, with those that controllers add.
     pub fn pod_labels(&self, pod: &str) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();

@@ -95,18 +95,23 @@ impl Node {
     /// When a name is taken or the kernel refuses. What was made is removed again.
     pub fn add_pod(&self, name: &str, interface: &str, addresses: &[IpAddr]) -> Result<Namespace> {
         let pod = Namespace::create(name)?;
-        match self.wire(&pod, interface, addresses) {
+        let made = prepare(&pod, &[]).and_then(|inside| {
+            self.netlink.add_veth(interface, POD_INTERFACE, &pod)?;
+            self.wire(&inside, interface, addresses).inspect_err(|_| {
+                // From here on the interface is this pod's. The first error is the one to report.
+                let _ = self.cut(interface);
+            })
+        });
+        match made {
             Ok(()) => Ok(pod),
             Err(error) => {
-                let _ = self.remove_pod(name, interface);
+                let _ = Namespace::remove(name);
                 Err(error)
             }
         }
     }
 
-    fn wire(&self, pod: &Namespace, interface: &str, addresses: &[IpAddr]) -> Result<()> {
-        let inside = prepare(pod, &[])?;
-        self.netlink.add_veth(interface, POD_INTERFACE, pod)?;
+    fn wire(&self, inside: &Netlink, interface: &str, addresses: &[IpAddr]) -> Result<()> {
         let outer = self.netlink.link(interface)?;
         let inner = inside.link(POD_INTERFACE)?;
         let (outer_mac, inner_mac) = (mac_of(&outer)?, mac_of(&inner)?);
@@ -135,10 +140,15 @@ impl Node {
     /// # Errors
     /// When the kernel refuses; what is gone already is no error.
     pub fn remove_pod(&self, name: &str, interface: &str) -> Result<()> {
-        if let Some(link) = self.netlink.find_link(interface)? {
-            self.netlink.remove_link(link.index)?;
-        }
+        self.cut(interface)?;
         Namespace::remove(name)
+    }
+
+    fn cut(&self, interface: &str) -> Result<()> {
+        match self.netlink.find_link(interface)? {
+            Some(link) => self.netlink.remove_link(link.index),
+            None => Ok(()),
+        }
     }
 }
 
