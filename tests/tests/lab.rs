@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use lb_tests::lab::{TestLab, TestPod, examples};
-use lb_userspace::lab::Error;
+use lb_tests::lab::{TestLab, TestPod, examples, lb_program};
 use lb_userspace::lab::netns::Namespace;
 use lb_userspace::lab::topology::Node;
+use lb_userspace::lab::{Error, Lab, Options};
 use tempfile::TempDir;
 
 fn clusterip() -> PathBuf {
@@ -297,4 +298,76 @@ fn networks_can_be_built_piece_by_piece() {
     node.remove_pod(&name("a"), "veth-a").unwrap();
     assert_eq!(node.netlink().find_link("veth-a").unwrap(), None);
     node.remove_pod(&name("a"), "veth-a").unwrap();
+}
+
+/// A lab whose agent is this shell script; the rest of `lb` is the real one. In the script, `$ready` is the file to make.
+fn up_with_agent(lab: &TestLab, folder: &TempDir, script: &str) -> Result<Lab, Error> {
+    let program = folder.path().join("lb");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = run ] || exec {} \"$@\"\necho \"$@\"\n\
+         while [ $# -gt 1 ]; do [ \"$1\" = --ready-file ] && ready=$2; shift; done\n{script}\n",
+        lb_program().display()
+    );
+    // Written by another process: a test that forks at the same time would inherit the descriptor, and a file that is
+    // open for writing cannot be run.
+    let write = "printf %s \"$1\" > \"$0\"; chmod 700 \"$0\"";
+    assert!(Command::new("sh").args(["-c", write]).arg(&program).arg(text).status().unwrap().success());
+    let parse = |text: &str| text.parse().unwrap();
+    let options = Options {
+        name: lab.name().to_owned(),
+        program,
+        manifests: vec![clusterip()],
+        pod_cidrs: vec![parse("10.244.0.0/24")],
+        service_cidrs: vec![parse("10.96.0.0/16")],
+        node_addresses: vec!["172.31.255.1".parse().unwrap()],
+        hook: Some("xdp".to_owned()),
+        agent: true,
+        ignore_commands: false,
+    };
+    Lab::up(&options).map(|(lab, _)| lab)
+}
+
+#[test]
+fn the_agent_runs_on_the_node_until_down() {
+    let (lab, folder) = (TestLab::new(), TempDir::new().unwrap());
+    up_with_agent(&lab, &folder, "echo $$ > $ready; exec sleep 1000").unwrap();
+    let status = lab.status();
+    let pid = status["agent"]["pid"].as_i64().unwrap();
+    assert_eq!(status["agent"]["state"], "running");
+    let node = Namespace::open(&format!("lb-{}-node", lab.name())).unwrap();
+    assert_eq!(node.processes().unwrap(), [i32::try_from(pid).unwrap()]);
+    let log = fs::read_to_string(status["agent"]["log"].as_str().unwrap()).unwrap();
+    let directory = format!("/run/lb/lab/{}", lab.name());
+    for part in [
+        format!(
+            "run --manifests {} --manifests {directory}/manifests",
+            clusterip().canonicalize().unwrap().display()
+        ),
+        "--iface veth* --node-name lab-node --pod-cidr 10.244.0.0/24 --service-cidr 10.96.0.0/16".to_owned(),
+        format!("--pin-dir /sys/fs/bpf/lb-lab-{} --state-file {directory}/", lab.name()),
+        "--hook xdp".to_owned(),
+    ] {
+        assert!(log.contains(&part), "{part} is not in {log}");
+    }
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while is_running(pid) && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(lab.status()["agent"]["state"], "dead");
+    drop(node);
+    lab.ok("down", &[]);
+    assert_nothing_left(&lab, &[pid]);
+}
+
+#[test]
+fn an_agent_that_does_not_come_up_takes_the_lab_with_it() {
+    let (lab, folder) = (TestLab::new(), TempDir::new().unwrap());
+    let complaint = up_with_agent(&lab, &folder, "echo no luck today >&2; exit 3").unwrap_err().to_string();
+    assert!(complaint.contains("exit status: 3") && complaint.contains("no luck today"), "{complaint}");
+    assert_nothing_left(&lab, &[]);
 }
