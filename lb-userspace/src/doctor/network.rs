@@ -1,0 +1,169 @@
+//! Settings of this network namespace: forwarding, reverse path filters.
+
+use super::check::{Check, Machine, Status};
+
+/// All checks here.
+pub(super) fn checks(machine: &Machine) -> Vec<Check> {
+    let mut checks = vec![
+        forwarding(machine, "IPv4 forwarding", "net/ipv4/ip_forward"),
+        forwarding(machine, "IPv6 forwarding", "net/ipv6/conf/all/forwarding"),
+    ];
+    checks.push(rp_filter(machine));
+    checks
+}
+
+fn forwarding(machine: &Machine, name: &str, path: &str) -> Check {
+    match machine.sysctl(name, path) {
+        Err(check) => check,
+        Ok(value) if value == "0" => Check::bad(
+            Status::Warning,
+            name,
+            "off: the host drops what is not for itself",
+            format!("sysctl -w {}=1", path.replace('/', ".")),
+        ),
+        Ok(_) => Check::ok(name, "on"),
+    }
+}
+
+/// Values of rp_filter.
+const STRICT: u8 = 1;
+const LOOSE: u8 = 2;
+
+/// The kernel takes the higher of `all` and the interface's own value (Documentation/networking/ip-sysctl.rst).
+fn rp_filter(machine: &Machine) -> Check {
+    let name = "rp_filter";
+    let folder = machine.proc.join("sys/net/ipv4/conf");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            return Check::bad(
+                Status::Note,
+                name,
+                format!("could not see: {error}"),
+                "look at net.ipv4.conf.*.rp_filter yourself",
+            );
+        }
+    };
+    let value = |interface: &str| -> Option<u8> {
+        let path = format!("sys/net/ipv4/conf/{interface}/rp_filter");
+        machine.proc(path).ok().flatten()?.parse().ok()
+    };
+    let all = value("all").unwrap_or(0);
+    let mut interfaces: Vec<(String, u8)> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|interface| interface != "all" && interface != "lo")
+        .filter_map(|interface| value(&interface).map(|own| (interface, own.max(all))))
+        .collect();
+    interfaces.sort();
+    let with = |wanted: u8| -> Vec<&str> {
+        interfaces
+            .iter()
+            .filter(|(_, value)| *value == wanted)
+            .map(|(interface, _)| interface.as_str())
+            .collect()
+    };
+    let (strict, loose) = (with(STRICT), with(LOOSE));
+    if !strict.is_empty() {
+        return Check::bad(
+            Status::Warning,
+            name,
+            format!(
+                "strict on {}: replies, whose source becomes the Service's address, are dropped there when routing is \
+                 left to the host",
+                list(&strict)
+            ),
+            advice(all, &strict),
+        );
+    }
+    if !loose.is_empty() {
+        return Check::bad(
+            Status::Note,
+            name,
+            format!("loose on {}: replies are still dropped on interfaces without an address", list(&loose)),
+            advice(all, &loose),
+        );
+    }
+    Check::ok(name, "off everywhere")
+}
+
+/// What to set, to the point.
+fn advice(all: u8, interfaces: &[&str]) -> String {
+    let mut settings: Vec<String> = Vec::new();
+    if all != 0 {
+        settings.push("net.ipv4.conf.all.rp_filter=0".to_owned());
+    }
+    // `default` only matters to interfaces to come, which is where pods come from.
+    settings.extend(
+        interfaces.iter().take(LISTED).map(|interface| format!("net.ipv4.conf.{interface}.rp_filter=0")),
+    );
+    format!("sysctl -w {}; or let lb forward directly", settings.join(" "))
+}
+
+/// How many names are spelled out.
+const LISTED: usize = 4;
+
+fn list(names: &[&str]) -> String {
+    let shown = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(LISTED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::fixture::{machine, outcome};
+    use super::*;
+
+    fn filter(values: &[(&str, &str)]) -> Check {
+        let files: Vec<(String, &str)> = values
+            .iter()
+            .map(|(interface, value)| (format!("proc/sys/net/ipv4/conf/{interface}/rp_filter"), *value))
+            .collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, value)| (path.as_str(), *value)).collect();
+        let (_folder, machine) = machine(&files);
+        rp_filter(&machine)
+    }
+
+    #[test]
+    fn the_higher_of_all_and_own_counts() {
+        for (values, status) in [
+            (&[("all", "0\n"), ("default", "0\n"), ("eth0", "0\n")][..], Status::Ok),
+            (&[("all", "1"), ("eth0", "0")][..], Status::Warning),
+            (&[("all", "0"), ("eth0", "0"), ("veth1", "1")][..], Status::Warning),
+            (&[("all", "2"), ("eth0", "1")][..], Status::Note),
+            (&[("all", "0"), ("default", "1")][..], Status::Warning),
+            (&[("all", "0"), ("lo", "1")][..], Status::Ok),
+        ] {
+            let check = filter(values);
+            assert_eq!(check.status, status, "{values:?}: {}", check.found);
+        }
+    }
+
+    #[test]
+    fn the_advice_names_what_to_set() {
+        let check = filter(&[("all", "0"), ("eth0", "0"), ("veth1", "1")]);
+        let advice = check.advice.expect("advice");
+        assert!(advice.contains("net.ipv4.conf.veth1.rp_filter=0"), "{advice}");
+        assert!(!advice.contains("all.rp_filter") && !advice.contains("eth0"), "{advice}");
+    }
+
+    #[test]
+    fn forwarding_is_looked_at_for_each_family() {
+        let (_folder, machine) = machine(&[
+            ("proc/sys/net/ipv4/ip_forward", "1\n"),
+            ("proc/sys/net/ipv6/conf/all/forwarding", "0\n"),
+        ]);
+        let checks = checks(&machine);
+        assert_eq!(
+            outcome(&checks),
+            [
+                ("IPv4 forwarding", Status::Ok),
+                ("IPv6 forwarding", Status::Warning),
+                ("rp_filter", Status::Note)
+            ]
+        );
+        assert_eq!(checks[1].advice.as_deref(), Some("sysctl -w net.ipv6.conf.all.forwarding=1"));
+    }
+}
