@@ -9,6 +9,7 @@ pub mod allocate;
 pub mod build;
 pub mod config;
 pub mod desired;
+pub mod dump;
 pub mod endpoints;
 pub mod labels;
 pub mod services;

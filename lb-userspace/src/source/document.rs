@@ -99,7 +99,9 @@ pub fn read(document: Document<'_>) -> Contents {
 
 fn first_line(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
-    text.lines().next().unwrap_or_default().to_owned()
+    let line = text.lines().next().unwrap_or_default();
+    // The place is told apart, counted within the file.
+    line.rsplit_once(" at line ").map_or(line, |(text, _)| text).to_owned()
 }
 
 /// Parser settings: the limits are there against alias bombs, not against large lists.

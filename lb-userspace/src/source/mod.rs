@@ -16,3 +16,6 @@ mod watch;
 pub use files::{Snapshot, Source};
 pub use objects::Objects;
 pub use problem::{Problem, Severity};
+
+#[cfg(test)]
+mod tests;

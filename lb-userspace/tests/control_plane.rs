@@ -1,0 +1,75 @@
+//! Control plane as text: each `control_plane/NAME.yaml` in, `control_plane/NAME.txt` out, whole and exact.
+//!
+//! Settings are lines `#! key value` at the head of the YAML file. `UPDATE_EXPECTED=1` writes the texts anew; the
+//! difference is to be reviewed like code.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use lb_userspace::model::allocate::{Allocator, DEFAULT_NODE_PORTS};
+use lb_userspace::model::dump::dump;
+use lb_userspace::model::{Interface, ModelConfig, NodePortAddresses, build};
+use lb_userspace::source::Source;
+
+fn config(text: &str) -> ModelConfig {
+    let mut config = ModelConfig::default();
+    for line in text.lines().filter_map(|line| line.strip_prefix("#! ")) {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        let nets =
+            || value.split(' ').filter(|net| !net.is_empty()).map(|net| net.parse().unwrap()).collect();
+        match key {
+            "node-name" => config.node_name = value.to_owned(),
+            "addresses" => config.interfaces.push(Interface { name: "eth0".to_owned(), addresses: nets() }),
+            "nodeport-addresses" => config.nodeport_addresses = NodePortAddresses::Ranges(nets()),
+            "service-cidr" => config.service_cidrs = nets(),
+            "pod-cidr" => config.pod_cidrs = nets(),
+            _ => panic!("unknown setting {key}"),
+        }
+    }
+    config
+}
+
+fn run(file: &Path) -> String {
+    let config = config(&fs::read_to_string(file).unwrap());
+    let snapshot = Source::new([file]).load();
+    let (mut allocator, _) = Allocator::open(&config.service_cidrs, DEFAULT_NODE_PORTS, None);
+    let (allocations, notes) = allocator.allocate(&snapshot.objects);
+    let built = build(&config, &snapshot.objects, allocations);
+    let mut out = dump(&built.desired);
+    let name = file.file_name().unwrap().to_str().unwrap();
+    for problem in &snapshot.problems {
+        let text = problem.to_string().replace(&file.display().to_string(), name);
+        writeln!(out, "{:?} {text}", problem.severity).unwrap();
+    }
+    for note in notes.iter().chain(&built.notes) {
+        writeln!(out, "Note {note}").unwrap();
+    }
+    if built.skipped_endpoints > 0 {
+        writeln!(out, "skipped {}", built.skipped_endpoints).unwrap();
+    }
+    out
+}
+
+#[test]
+fn desired_state_is_as_written_down() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control_plane");
+    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    assert!(files.len() >= 8, "{files:?}");
+    let mut failed = Vec::new();
+    for file in files {
+        let actual = run(&file);
+        let expected_file = file.with_extension("txt");
+        if update {
+            fs::write(&expected_file, &actual).unwrap();
+        }
+        let expected = fs::read_to_string(&expected_file).unwrap_or_default();
+        if actual != expected {
+            failed.push(format!("{}\n--- expected\n{expected}--- actual\n{actual}", file.display()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
