@@ -43,6 +43,18 @@ impl KernelStore {
         Ok(store)
     }
 
+    /// Opens one map pinned under `pin_dir`, whatever the state of the others.
+    ///
+    /// # Errors
+    /// As [`open_pinned`](Self::open_pinned).
+    pub fn open_table(pin_dir: &Path, table: Table) -> Result<Self, MapError> {
+        let mut store = Self::empty();
+        let path = pin_dir.join("maps").join(table.spec().name);
+        let map = Map::open(&path).map_err(|source| MapError::Open { path, source })?;
+        store.put(table.spec(), map)?;
+        Ok(store)
+    }
+
     /// Takes over the descriptor of one map.
     ///
     /// # Errors

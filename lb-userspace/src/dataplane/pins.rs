@@ -1,0 +1,245 @@
+//! The pin directory: names, lock, removal.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lb_common::abi::{ABI_VERSION, Meta};
+use lb_common::tables::{SPECS, Table};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::DataplaneError;
+use super::hook::Hook;
+use crate::maps::{KernelStore, MapStore};
+
+/// What a pinned link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// The balancing program, on the way in.
+    Ingress(Hook),
+    /// Replies of the host's own sockets, on the way out.
+    Egress(Hook),
+    /// Answers that an XDP program leaves to tc.
+    Answer(Hook),
+}
+
+impl LinkKind {
+    const ALL: [Self; 10] = [
+        Self::Ingress(Hook::Xdp),
+        Self::Ingress(Hook::XdpGeneric),
+        Self::Ingress(Hook::Tcx),
+        Self::Ingress(Hook::Clsact),
+        Self::Egress(Hook::Tcx),
+        Self::Egress(Hook::Clsact),
+        Self::Answer(Hook::Tcx),
+        Self::Answer(Hook::Clsact),
+        Self::Answer(Hook::Xdp),
+        Self::Answer(Hook::XdpGeneric),
+    ];
+
+    /// The hook.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::Ingress(hook) | Self::Egress(hook) | Self::Answer(hook) => hook,
+        }
+    }
+
+    /// Name in the pin directory, behind the interface's.
+    pub fn name(self) -> String {
+        match self {
+            Self::Ingress(hook) => hook.name().to_owned(),
+            Self::Egress(hook) => format!("{hook}_egress"),
+            Self::Answer(hook) => format!("{hook}_answer"),
+        }
+    }
+}
+
+/// A link found in the pin directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// The interface it was made for.
+    pub iface: String,
+    /// What it is for.
+    pub kind: LinkKind,
+    /// The pin.
+    pub path: PathBuf,
+}
+
+/// The directory on a bpffs that holds everything which outlives the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinDir(PathBuf);
+
+/// Held by the agent that owns a pin directory; the kernel lets go of it with the process.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] Flock<File>);
+
+impl PinDir {
+    /// Names a directory; nothing is touched yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.0.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// Pin of one map.
+    pub fn map(&self, table: Table) -> PathBuf {
+        self.maps().join(table.spec().name)
+    }
+
+    /// Pin of one link.
+    pub fn link(&self, iface: &str, kind: LinkKind) -> PathBuf {
+        self.links().join(format!("{}-{}", escape(iface), kind.name()))
+    }
+
+    fn error(&self, source: io::Error) -> DataplaneError {
+        DataplaneError::PinDir { path: self.0.clone(), source }
+    }
+
+    /// Makes the directory and takes its lock.
+    ///
+    /// # Errors
+    /// [`DataplaneError::PinDir`] when it is not on a bpffs, [`DataplaneError::Locked`] when another agent has it.
+    pub fn lock(&self) -> Result<Lock, DataplaneError> {
+        for dir in [self.maps(), self.links()] {
+            fs::create_dir_all(&dir).map_err(|source| self.error(source))?;
+        }
+        let fs_type = statfs(&self.0).map_err(|errno| self.error(errno.into()))?.filesystem_type();
+        if fs_type != BPF_FS_MAGIC {
+            // Leave no trace on a file system that was not meant.
+            self.remove_dirs();
+            return Err(self.error(io::Error::other("not on a BPF file system")));
+        }
+        let dir = File::open(&self.0).map_err(|source| self.error(source))?;
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Lock(lock)),
+            Err(_) => {
+                let pid = KernelStore::open_pinned(&self.0).ok().and_then(|store| meta(&store)).map(|m| m.agent_pid);
+                Err(DataplaneError::Locked { path: self.0.clone(), pid: pid.filter(|pid| *pid != 0) })
+            }
+        }
+    }
+
+    /// Opens the pinned maps, or makes and pins them: (maps, whether they were there before).
+    ///
+    /// # Errors
+    /// [`DataplaneError::Version`] or [`DataplaneError::Map`] when what is pinned does not fit.
+    pub fn maps_or_new(&self, sizes: &super::Sizes) -> Result<(KernelStore, bool), DataplaneError> {
+        if self.map(Table::Meta).exists() {
+            let store = self.open_checked()?;
+            store.check_capacities(|spec| sizes.of(spec))?;
+            return Ok((store, true));
+        }
+        // META is pinned last: without it, an earlier start was cut short, and nothing here has been used yet.
+        self.remove_maps();
+        let store = KernelStore::create(|spec| sizes.of(spec))?;
+        store.pin(&self.0)?;
+        Ok((store, false))
+    }
+
+    /// Opens the pinned maps after a look at their version.
+    fn open_checked(&self) -> Result<KernelStore, DataplaneError> {
+        let found = meta(&KernelStore::open_table(&self.0, Table::Meta)?).map_or(0, |meta| meta.abi_version);
+        // 0: pinned, but never written.
+        if found != ABI_VERSION && found != 0 {
+            return Err(DataplaneError::Version { path: self.0.clone(), found, wanted: ABI_VERSION });
+        }
+        Ok(KernelStore::open_pinned(&self.0)?)
+    }
+
+    /// All pinned links, by interface.
+    ///
+    /// # Errors
+    /// [`DataplaneError::PinDir`].
+    pub fn links_found(&self) -> Result<Vec<Link>, DataplaneError> {
+        let entries = match fs::read_dir(self.links()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|source| self.error(source))?,
+        };
+        let mut links = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| self.error(source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            for kind in LinkKind::ALL {
+                if let Some(iface) = name.strip_suffix(&format!("-{}", kind.name())) {
+                    links.push(Link { iface: unescape(iface), kind, path: entry.path() });
+                }
+            }
+        }
+        links.sort();
+        Ok(links)
+    }
+
+    /// Whether anything is pinned here.
+    pub fn exists(&self) -> bool {
+        self.0.exists()
+    }
+
+    fn remove_maps(&self) {
+        // META first: what is left after an interruption does not look complete.
+        for spec in SPECS.iter().rev().filter(|s| s.table == Table::Meta).chain(SPECS) {
+            let _absent = fs::remove_file(self.map(spec.table));
+        }
+    }
+
+    fn remove_dirs(&self) {
+        for dir in [self.maps(), self.links(), self.0.clone()] {
+            let _not_empty = fs::remove_dir(dir);
+        }
+    }
+
+    /// Removes the maps and the directory itself; links must be gone.
+    pub fn remove(&self) {
+        self.remove_maps();
+        self.remove_dirs();
+    }
+}
+
+/// The entry of the `META` map, `None` while it has not been written.
+pub fn meta(store: &dyn MapStore) -> Option<Meta> {
+    let value = store.lookup(Table::Meta, bytemuck::bytes_of(&0u32)).ok()??;
+    bytemuck::try_pod_read_unaligned(&value).ok()
+}
+
+/// bpffs refuses names with a dot.
+fn escape(iface: &str) -> String {
+    iface.replace('%', "%25").replace('.', "%2e").replace('-', "%2d")
+}
+
+fn unescape(name: &str) -> String {
+    name.replace("%2d", "-").replace("%2e", ".").replace("%25", "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_survive_pinning() {
+        for name in ["eth0", "eth0.100", "veth-a", "a%2eb", "tcx", "br-1.2-3"] {
+            assert!(!escape(name).contains(['.', '-']), "{name}");
+            assert_eq!(unescape(&escape(name)), name);
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_own_suffix() {
+        for a in LinkKind::ALL {
+            for b in LinkKind::ALL {
+                let ends = format!("-{}", a.name()).ends_with(&format!("-{}", b.name()));
+                assert_eq!(ends, a == b, "{a:?} {b:?}");
+            }
+        }
+    }
+}
