@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: watch manifests, fill the maps, attach to interfaces
     Run(agent::Args),
+    /// How the dataplane is: agent, attachments, room in the tables
+    Status(show::StatusArgs),
     /// Look at Services, backends, flows and counters, straight from the maps
     Get(show::Args),
     /// Check this machine and say what to do about what is found
@@ -36,6 +38,7 @@ impl Cli {
     pub fn execute(&self) -> anyhow::Result<()> {
         match &self.command {
             Command::Run(args) => agent::execute(args),
+            Command::Status(args) => show::status(args),
             Command::Get(args) => show::execute(args),
             Command::Doctor(args) => doctor::execute(args),
             Command::Lab(args) => lab::execute(args),

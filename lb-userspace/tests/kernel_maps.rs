@@ -305,3 +305,56 @@ fn ten_thousand_services_in_the_kernel() {
     assert!(all < Duration::from_millis(most), "{all:?}");
     assert!(named[10] < Duration::from_millis(1), "{:?}", named[10]);
 }
+
+/// Runs `lb` and gives exit code, output and errors.
+fn lb(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_lb")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn status_and_get_read_pinned_maps() {
+    let pins = PinDir::new("show");
+    let dir = pins.dir.to_str().unwrap();
+    for args in [&["status"][..], &["get", "services"]] {
+        let (code, out, err) = lb(&[args, &["--pin-dir", dir]].concat());
+        assert_eq!(code, Some(1));
+        assert!(out.is_empty() && err.contains("`lb run` makes it") && err.contains(dir), "{err}");
+    }
+    let mut kernel = store();
+    kernel.pin(&pins.dir).unwrap();
+    let limits = Limits::of(&kernel).unwrap();
+    let mut planner = Planner::adopt(&kernel, limits, Options::default(), steady_clock()).unwrap();
+    planner.sync(&mut kernel, &state(2)).unwrap();
+    let meta = lb_common::abi::Meta {
+        abi_version: lb_common::abi::ABI_VERSION,
+        synced: 1,
+        ticks_per_second: 250,
+        agent_pid: std::process::id(),
+    };
+    kernel.update(Table::Meta, &0_u32.to_ne_bytes(), bytemuck::bytes_of(&meta)).unwrap();
+
+    let json = |args: &[&str]| -> serde_json::Value {
+        let (code, out, err) = lb(&[args, &["--pin-dir", dir, "--output", "json"]].concat());
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let status = json(&["status"]);
+    assert_eq!(status["agent"], serde_json::json!({"pid": std::process::id(), "running": true}));
+    assert_eq!(status["services"], serde_json::json!({"used": 2, "capacity": 1024}));
+    assert_eq!(status["synced"], true);
+    let services = json(&["get", "services"]);
+    assert_eq!(services[1]["service"], "default/web-00001:http/TCP");
+    assert_eq!((&services[1]["address"], &services[1]["backends"]), (&"10.96.0.4".into(), &3.into()));
+    assert_eq!(json(&["get", "backends", "--service", "web-00001"]).as_array().unwrap().len(), 3);
+    assert_eq!(json(&["get", "flows"])["total"], 0);
+    assert_eq!(json(&["get", "stats"]), serde_json::json!([]));
+    for args in
+        [&["status"][..], &["get", "services"], &["get", "backends"], &["get", "flows"], &["get", "stats"]]
+    {
+        let (code, out, err) = lb(&[args, &["--pin-dir", dir]].concat());
+        assert_eq!(code, Some(0), "{err}");
+        println!("{out}");
+    }
+}

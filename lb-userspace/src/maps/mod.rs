@@ -3,6 +3,7 @@
 //! [`MapStore`] has three bodies: [`KernelStore`] over bpf(2), [`MemoryStore`] for tests and for looking ahead, and
 //! [`FaultyStore`] which fails on purpose. What the bytes mean is the business of [`crate::plan`].
 
+mod engine;
 mod error;
 mod faulty;
 mod kernel;

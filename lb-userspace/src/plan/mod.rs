@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 pub use apply::{Applied, ApplyError, SyncError, SyncReport, apply};
 pub use dump::Numbers;
+pub(crate) use dump::{algorithm_name, backend_addr, kind_name};
 pub use limits::{Limits, Problem, size_option};
 pub use op::{Op, Plan};
 pub use planner::Planner;

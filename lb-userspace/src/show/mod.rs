@@ -1,15 +1,120 @@
-//! `lb status` and `lb get`: straight from the maps.
+//! `lb status` and `lb get`: straight from the pinned maps, so they work whether or not an agent runs.
 
-use clap::Args as ClapArgs;
+mod backends;
+mod clock;
+mod flows;
+mod output;
+mod services;
+mod stats;
+mod status;
+#[cfg(test)]
+mod tests;
 
-/// Arguments.
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bytemuck::Pod;
+use clap::{Args as ClapArgs, Subcommand};
+use lb_common::tables::Table;
+
+use crate::maps::{DEFAULT_PIN_DIR, KernelStore, MapError, MapStore};
+
+pub use output::Format;
+
+/// Where the maps are and how to print.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Common {
+    /// Directory in a bpffs that the agent pins under
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR, global = true)]
+    pub pin_dir: PathBuf,
+    /// A table for people, or data for machines
+    #[arg(long, short, value_enum, default_value_t, global = true)]
+    pub output: Format,
+}
+
+/// Arguments of `lb get`.
 #[derive(Debug, ClapArgs)]
-pub struct Args {}
+pub struct Args {
+    /// What to list.
+    #[command(subcommand)]
+    pub what: What,
+    /// Where and how.
+    #[command(flatten)]
+    pub common: Common,
+}
 
-/// Runs the command.
+/// What can be listed.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Frontends of Services, their policies and new connections
+    Services(services::Filter),
+    /// Backends, their state and traffic
+    Backends(backends::Filter),
+    /// Connections in the flow table
+    Flows(flows::Filter),
+    /// Packets and bytes by interface and by what became of them
+    Stats(stats::Filter),
+}
+
+/// Arguments of `lb status`.
+#[derive(Debug, ClapArgs)]
+pub struct StatusArgs {
+    /// Where and how.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Runs `lb get`.
 ///
 /// # Errors
-/// Always: not there yet.
-pub fn execute(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("not implemented yet")
+/// Nothing is pinned there, or the maps are of another version.
+pub fn execute(args: &Args) -> anyhow::Result<()> {
+    let store = open(&args.common.pin_dir)?;
+    let format = args.common.output;
+    match &args.what {
+        What::Services(filter) => output::print(format, &services::collect(&store, filter)?),
+        What::Backends(filter) => output::print(format, &backends::collect(&store, filter)?),
+        What::Flows(filter) => output::print(format, &flows::collect(&store, filter, clock::now)?),
+        What::Stats(filter) => output::print(format, &stats::collect(&store, filter, &interface_name)?),
+    }
+}
+
+/// Runs `lb status`.
+///
+/// # Errors
+/// Nothing is pinned there, or the maps are of another version.
+pub fn status(args: &StatusArgs) -> anyhow::Result<()> {
+    let store = open(&args.common.pin_dir)?;
+    output::print(args.common.output, &status::collect(&store, &args.common.pin_dir)?)
+}
+
+fn open(pin_dir: &Path) -> anyhow::Result<KernelStore> {
+    let maps = pin_dir.join("maps");
+    if let Err(error) = std::fs::metadata(&maps) {
+        let hint = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            "run as root"
+        } else {
+            "`lb run` makes it; --pin-dir looks elsewhere"
+        };
+        return Err(error).with_context(|| format!("nothing is pinned under {} ({hint})", pin_dir.display()));
+    }
+    KernelStore::open_pinned(pin_dir)
+        .with_context(|| format!("the dataplane under {} cannot be read", pin_dir.display()))
+}
+
+/// The name of an interface in this network namespace.
+fn interface_name(ifindex: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(ifindex).ok()?;
+    name.into_string().ok()
+}
+
+/// Reads one entry, typed.
+fn read<V: Pod>(store: &dyn MapStore, table: Table, index: u32) -> Result<Option<V>, MapError> {
+    let value = store.lookup(table, &index.to_ne_bytes())?;
+    Ok(value.and_then(|value| bytemuck::try_pod_read_unaligned(&value).ok()))
+}
+
+/// Whether `text` is wanted by a filter: absent, or contained in it.
+fn wanted(filter: Option<&str>, text: &str) -> bool {
+    filter.is_none_or(|part| text.contains(part))
 }

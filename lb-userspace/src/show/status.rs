@@ -1,0 +1,160 @@
+//! `lb status`.
+
+use std::path::{Path, PathBuf};
+
+use lb_common::abi::{ABI_VERSION, Meta, backend_flag};
+use lb_common::tables::Table;
+use serde::Serialize;
+
+use super::output::Listing;
+use super::read;
+use crate::maps::MapStore;
+use crate::plan::Tables;
+
+/// How the dataplane is. The field names are stable.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Status {
+    pin_dir: PathBuf,
+    /// Of the maps; 0 = not written yet.
+    abi_version: u32,
+    /// Of this program.
+    expected_abi_version: u32,
+    agent: Agent,
+    /// Whether the first full synchronisation is in the maps.
+    synced: bool,
+    links: Vec<Link>,
+    services: Room,
+    frontends: Room,
+    backends: Room,
+    slots: Room,
+    flows: Room,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Agent {
+    /// The one that wrote last; 0 = none yet.
+    pid: u32,
+    running: bool,
+}
+
+/// A pinned link: a program at a hook.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Link {
+    name: String,
+    interface: String,
+    hook: String,
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Room {
+    used: usize,
+    capacity: u64,
+}
+
+pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<Status> {
+    let tables = Tables::read(store)?;
+    let meta: Meta = read(store, Table::Meta, 0)?.unwrap_or_default();
+    let room = |used, of: &[Table]| -> anyhow::Result<Room> {
+        let mut capacity = 0;
+        for table in of {
+            capacity += u64::from(store.capacity(*table)?);
+        }
+        Ok(Room { used, capacity })
+    };
+    let mut flows = 0;
+    for table in [Table::FlowsV4, Table::FlowsV6] {
+        store.scan(table, &mut |_, _| flows += 1)?;
+    }
+    let alive = tables.backends.iter().filter(|backend| backend.flags & backend_flag::ALIVE != 0).count();
+    let slots: u64 = {
+        let mut runs: Vec<_> = tables.frontends.values().flat_map(|f| [f.internal, f.external]).collect();
+        runs.sort_by_key(|run| (run.base, run.count));
+        runs.dedup();
+        runs.iter().map(|run| u64::from(run.count)).sum()
+    };
+    Ok(Status {
+        pin_dir: pin_dir.to_owned(),
+        abi_version: meta.abi_version,
+        expected_abi_version: ABI_VERSION,
+        agent: Agent { pid: meta.agent_pid, running: is_running(meta.agent_pid) },
+        synced: meta.synced != 0,
+        links: links(pin_dir),
+        services: room(tables.names.len(), &[Table::ServiceNames])?,
+        frontends: room(tables.frontends.len(), &[Table::FrontendsV4, Table::FrontendsV6])?,
+        backends: room(alive, &[Table::Backends])?,
+        slots: room(slots as usize, &[Table::Slots])?,
+        // Each has an entry for either direction.
+        flows: room(flows, &[Table::FlowsV4, Table::FlowsV6])?,
+    })
+}
+
+fn is_running(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    // Signal 0 only asks. EPERM: it is there, and somebody else's.
+    pid > 0
+        && matches!(
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None),
+            Ok(()) | Err(nix::errno::Errno::EPERM)
+        )
+}
+
+/// Links by the names of their pins, `<interface>-<hook>`.
+fn links(pin_dir: &Path) -> Vec<Link> {
+    let entries = std::fs::read_dir(pin_dir.join("links")).into_iter().flatten().flatten();
+    let mut links: Vec<Link> = entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let (interface, hook) = name.rsplit_once('-').unwrap_or((&name, ""));
+            Link { interface: interface.to_owned(), hook: hook.to_owned(), name: name.clone() }
+        })
+        .collect();
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    links
+}
+
+impl Listing for Status {
+    fn text(&self) -> String {
+        let mut lines = vec![
+            ("pinned under", self.pin_dir.display().to_string()),
+            ("layout of maps", {
+                let version = self.abi_version;
+                if version == self.expected_abi_version {
+                    format!("version {version}")
+                } else {
+                    format!("version {version}, but this program knows version {}", self.expected_abi_version)
+                }
+            }),
+            (
+                "agent",
+                match (self.agent.pid, self.agent.running) {
+                    (0, _) => "none yet".to_owned(),
+                    (pid, true) => format!("running, process {pid}"),
+                    (pid, false) => {
+                        format!(
+                            "not running (was process {pid}); the programs go on with what is in the maps"
+                        )
+                    }
+                },
+            ),
+            ("synchronised", if self.synced { "yes" } else { "no, not since the maps were made" }.to_owned()),
+        ];
+        if self.links.is_empty() {
+            lines.push(("attached to", "nothing".to_owned()));
+        }
+        for (i, link) in self.links.iter().enumerate() {
+            let title = if i == 0 { "attached to" } else { "" };
+            lines.push((title, format!("{} ({})", link.interface, link.hook)));
+        }
+        for (title, room) in [
+            ("service ports", self.services),
+            ("frontends", self.frontends),
+            ("backends", self.backends),
+            ("slots", self.slots),
+            ("flow entries", self.flows),
+        ] {
+            lines.push((title, format!("{} of {}", room.used, room.capacity)));
+        }
+        lines.into_iter().fold(String::new(), |text, (title, value)| text + &format!("{title:<16}{value}\n"))
+    }
+}
