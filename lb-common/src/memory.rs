@@ -9,6 +9,7 @@ use crate::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Config, FlowEntry, FlowKey,
     FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings, SourceRangeKey,
 };
+use crate::engine::answer::Resize;
 use crate::engine::packet::Packet;
 use crate::engine::parse::Wire;
 use crate::engine::steps::{Steps, Work};
@@ -307,6 +308,18 @@ impl Packet for MemoryPacket {
         for (chunk, word) in bytes.chunks_exact_mut(4).zip(value) {
             chunk.copy_from_slice(&word.to_ne_bytes());
         }
+        Some(())
+    }
+}
+
+impl Resize for MemoryPacket {
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        self.0.truncate(len);
+        (self.0.len() == len).then_some(())
+    }
+
+    fn push_front(&mut self, n: usize) -> Option<()> {
+        self.0.splice(..0, std::iter::repeat_n(0, n));
         Some(())
     }
 }

@@ -6,6 +6,7 @@ use core::mem::offset_of;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_xdp_get_buff_len};
 use lb_common::abi::config_flag;
+use lb_common::engine::answer::NOTE_MAGIC;
 use lb_common::engine::packet::{Packet, TransportFix};
 use lb_common::engine::tables::Tables;
 
@@ -80,6 +81,43 @@ impl<const FRAGS: bool> Context for Xdp<FRAGS> {
     #[inline(always)]
     fn fix_transport_checksum(&self, _field: usize, _fix: &TransportFix) -> Option<Option<()>> {
         None
+    }
+}
+
+/// Metadata in front of a packet: what XDP has found, for tc. [`NOTE_MAGIC`], then a reason's number.
+pub type Note = [u32; 2];
+
+impl<const FRAGS: bool> Xdp<FRAGS> {
+    /// Fills the metadata that was made room for; whether it is there.
+    #[inline(always)]
+    pub fn write_note(&self, reason: u32) -> bool {
+        let note = context_pointer!(self.0, xdp_md, data_meta);
+        if note + size_of::<Note>() > self.data() {
+            return false;
+        }
+        // SAFETY: checked just now.
+        unsafe { *(note as *mut Note) = [NOTE_MAGIC, reason] };
+        true
+    }
+}
+
+impl Skb {
+    /// Takes the note off the packet: the answer may meet this very program at the other end of a veth pair.
+    #[inline(always)]
+    pub fn take_note(&self) -> Option<u32> {
+        let note = context_pointer!(self.0, __sk_buff, data_meta);
+        if note + size_of::<Note>() > self.data() {
+            return None;
+        }
+        let note = note as *mut Note;
+        // SAFETY: checked just now.
+        let [magic, reason] = unsafe { *note };
+        if magic != NOTE_MAGIC {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe { *note = [0; 2] };
+        Some(reason)
     }
 }
 

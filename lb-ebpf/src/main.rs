@@ -3,6 +3,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod answer;
 mod frame;
 mod maps;
 mod steps;
@@ -42,6 +43,8 @@ where
     let reason = decide(&mut Frame(Xdp::<FRAGS>(ctx.ctx)), ctx.ingress_ifindex() as u32, false);
     match reason.class() {
         Class::Forwarded | Class::Passed => xdp_action::XDP_PASS,
+        // Left as it is, with a note to `lb_tc_answer`.
+        Class::Answered if answer::leave_note(&Xdp::<FRAGS>(ctx.ctx), reason) => xdp_action::XDP_PASS,
         Class::Answered | Class::Dropped => xdp_action::XDP_DROP,
     }
 }
@@ -67,7 +70,19 @@ pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
     match reason.class() {
         // Other programs at this hook may follow.
         Class::Forwarded | Class::Passed => TC_ACT_UNSPEC,
-        Class::Answered | Class::Dropped => TC_ACT_SHOT as i32,
+        Class::Answered => answer::send(&Skb(ctx.as_ptr().cast()), reason as u32),
+        Class::Dropped => TC_ACT_SHOT as i32,
+    }
+}
+
+/// Answers what the XDP program of the same interface has left to be answered. (XDP_TX would need an XDP program at a
+/// veth's peer, and could not finish checksums.)
+#[classifier]
+pub fn lb_tc_answer(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.as_ptr().cast());
+    match answer::from_note(&skb) {
+        Some(reason) => answer::send(&skb, reason),
+        None => TC_ACT_UNSPEC,
     }
 }
 

@@ -4,6 +4,7 @@
 //! [class](crate::reason::Class) says what the hook has to do: send on, leave alone, answer or drop.
 //! Nothing here knows about sockets, interfaces or maps.
 
+pub mod answer;
 pub mod checksum;
 pub mod flow;
 pub mod icmp;
@@ -39,7 +40,7 @@ pub struct Position {
 
 /// Decides about one packet, and rewrites it if it is to be sent on.
 ///
-/// Answered packets are left as they came: making the answer is the hook's business.
+/// Answered packets are left as they came; [`answer::answer`] makes the answer where the hook can change their length.
 #[inline(always)]
 pub fn process<P: Packet, S: Steps<P>>(packet: &mut P, steps: &S, position: Position) -> Reason {
     let Some((ethertype, offset)) = parse::link(packet) else {

@@ -16,6 +16,8 @@ const ETHERTYPE_QINQ: u16 = 0x88a8;
 pub const ETHERNET_LEN: usize = 14;
 /// Two tags, one in the other (A6).
 const MAX_VLAN_TAGS: usize = 2;
+/// Length of the longest link header: a network header is never further in.
+pub const MAX_LINK_LEN: usize = ETHERNET_LEN + MAX_VLAN_TAGS * 4;
 /// Extension headers walked before giving up: RFC 8200 section 4.1 lists seven, each once.
 const MAX_EXTENSION_HEADERS: usize = 8;
 /// Transport headers further in than this are not looked at: keeps every offset small for the verifier.
