@@ -1,15 +1,21 @@
 //! The agent: `lb run`.
+//!
+//! [`args`] is the command line, [`network`] tells what interfaces and addresses there are, [`keeper`] holds the
+//! programs on the right interfaces, [`run`] is the loop that brings changes into the kernel.
 
-use clap::Args as ClapArgs;
+mod args;
+mod keeper;
+mod network;
+mod run;
 
-/// Arguments.
-#[derive(Debug, ClapArgs)]
-pub struct Args {}
+pub use args::Args;
 
-/// Runs the command.
+/// Runs the agent until it is told to stop.
 ///
 /// # Errors
-/// Always: not there yet.
-pub fn execute(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("not implemented yet")
+/// When it cannot start; once it runs it reports and goes on.
+pub fn execute(args: &Args) -> anyhow::Result<()> {
+    // One thread: everything it does is short, and map changes keep their order.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run::run(args))
 }

@@ -103,7 +103,7 @@ impl Attacher {
             HookChoice::Auto => (tc, self.ingress(target, tc)?),
         };
         self.put_tc(target, LinkKind::Egress(tc), "lb_tc_egress")?;
-        if hook.is_xdp() {
+        if hook.is_xdp() && self.programs.has("lb_tc_answer") {
             self.put_tc(target, LinkKind::Answer(tc), "lb_tc_answer")?;
         }
         self.drop_others(target.iface, hook, tc)?;
@@ -114,7 +114,12 @@ impl Attacher {
     ///
     /// # Errors
     /// [`DataplaneError::Detach`] or [`DataplaneError::PinDir`].
-    pub fn release(&mut self, store: &mut dyn MapStore, iface: &str, ifindex: u32) -> Result<(), DataplaneError> {
+    pub fn release(
+        &mut self,
+        store: &mut dyn MapStore,
+        iface: &str,
+        ifindex: u32,
+    ) -> Result<(), DataplaneError> {
         detach(&self.pins, iface)?;
         if self.slots.remove(&ifindex).is_some() {
             store.delete(Table::Ifaces, bytemuck::bytes_of(&ifindex))?;
@@ -130,7 +135,8 @@ impl Attacher {
         let slot = match self.slots.get(&target.ifindex) {
             Some(slot) => *slot,
             None => {
-                let free = (1..IFACE_SLOTS as u16).find(|slot| !self.slots.values().any(|taken| taken == slot));
+                let free =
+                    (1..IFACE_SLOTS as u16).find(|slot| !self.slots.values().any(|taken| taken == slot));
                 let slot = free.unwrap_or(0);
                 if slot != 0 {
                     let zero = bytemuck::bytes_of(&Counter { packets: 0, bytes: 0 }).to_vec();
@@ -185,7 +191,12 @@ impl Attacher {
     }
 
     /// Puts a tc program at its place; whether its link was there before.
-    fn put_tc(&mut self, target: Target<'_>, kind: LinkKind, name: &'static str) -> Result<bool, DataplaneError> {
+    fn put_tc(
+        &mut self,
+        target: Target<'_>,
+        kind: LinkKind,
+        name: &'static str,
+    ) -> Result<bool, DataplaneError> {
         let direction =
             if matches!(kind, LinkKind::Egress(_)) { TcAttachType::Egress } else { TcAttachType::Ingress };
         let pin = self.pins.link(target.iface, kind);
@@ -205,9 +216,8 @@ impl Attacher {
             }
         }
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program
-            .attach_with_options(target.iface, direction, order)
-            .map_err(|error| failed(&error))?;
+        let id =
+            program.attach_with_options(target.iface, direction, order).map_err(|error| failed(&error))?;
         let link = program.take_link(id).map_err(|error| failed(&error))?;
         let link = FdLink::try_from(link).map_err(|_| failed(&ProgramError::NotAttached))?;
         link.pin(&pin).map_err(|error| pin_error(&pin, &error))?;
@@ -232,7 +242,11 @@ impl Attacher {
 }
 
 /// Attaches a filter to a clsact qdisc, or replaces ours (kernels before 6.6). It stays when the agent goes.
-fn put_clsact(program: &mut SchedClassifier, iface: &str, direction: TcAttachType) -> Result<bool, DataplaneError> {
+fn put_clsact(
+    program: &mut SchedClassifier,
+    iface: &str,
+    direction: TcAttachType,
+) -> Result<bool, DataplaneError> {
     let failed = |error: &ProgramError| attach_error(iface, Hook::Clsact, error);
     // EEXIST when it is there; any other failure shows below.
     let _exists = qdisc_add_clsact(iface);
@@ -305,7 +319,8 @@ fn attach_error(iface: &str, hook: Hook, error: &ProgramError) -> DataplaneError
         }
         _ => None,
     };
-    let reason = errno.map_or_else(|| error.to_string(), |errno| io::Error::from_raw_os_error(errno).to_string());
+    let reason =
+        errno.map_or_else(|| error.to_string(), |errno| io::Error::from_raw_os_error(errno).to_string());
     DataplaneError::Attach { iface: iface.to_owned(), hook: hook.name(), reason, advice }
 }
 

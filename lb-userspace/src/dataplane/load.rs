@@ -100,6 +100,11 @@ impl Programs {
         Ok(program)
     }
 
+    /// Whether the object has a program.
+    pub fn has(&self, name: &str) -> bool {
+        self.ebpf.program(name).is_some()
+    }
+
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, DataplaneError>
     where
         &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,

@@ -125,7 +125,10 @@ impl PinDir {
         match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Lock(lock)),
             Err(_) => {
-                let pid = KernelStore::open_pinned(&self.0).ok().and_then(|store| meta(&store)).map(|m| m.agent_pid);
+                let pid = KernelStore::open_pinned(&self.0)
+                    .ok()
+                    .and_then(|store| meta(&store))
+                    .map(|m| m.agent_pid);
                 Err(DataplaneError::Locked { path: self.0.clone(), pid: pid.filter(|pid| *pid != 0) })
             }
         }

@@ -1,0 +1,245 @@
+//! The command line of `lb run`.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use ipnet::IpNet;
+use lb_common::tables::Table;
+
+use crate::dataplane::{HookChoice, Sizes};
+use crate::maps::DEFAULT_PIN_DIR;
+use crate::model::allocate::DEFAULT_NODE_PORTS;
+use crate::model::config::{Interface, ModelConfig, NodePortAddresses};
+use crate::model::desired::Algorithm;
+
+/// Run the agent.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    /// Folder or file of Kubernetes YAML or JSON; watched. May be given several times: of two objects with one name the
+    /// later counts
+    #[arg(long, required = true, value_name = "DIR")]
+    pub manifests: Vec<PathBuf>,
+
+    /// Interface to attach to, by name or pattern (`veth*`); those that appear later are taken too. May be given several times
+    #[arg(long, required = true, value_name = "NAME")]
+    pub iface: Vec<String>,
+
+    /// Interfaces (among those of --iface) that packets from outside the cluster come in by, by name or pattern
+    #[arg(long, value_name = "NAME")]
+    pub external_iface: Vec<String>,
+
+    /// Where on an interface packets are met
+    #[arg(long, value_enum, default_value_t)]
+    pub hook: HookChoice,
+
+    /// Name of this node, as Pods and EndpointSlices call it
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub node_name: String,
+
+    /// Range that Services without a clusterIP get one from; one for each family
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: Vec<IpNet>,
+
+    /// Range that pods have their addresses from; tells clients in the cluster from those outside
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Vec<IpNet>,
+
+    /// Range that Services of type NodePort get their ports from
+    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, default_value = "30000-32767")]
+    pub service_node_port_range: PortRange,
+
+    /// Addresses of this node that serve node ports: `primary` (the one on the default route) or ranges
+    #[arg(long, value_name = "CIDR", default_value = "primary", value_parser = parse_nodeport_addresses)]
+    pub nodeport_addresses: Vec<NodePortAddress>,
+
+    /// What to do with packets from outside to a ClusterIP
+    #[arg(long, value_enum, default_value_t)]
+    pub external_cluster_ip: ExternalClusterIp,
+
+    /// Answer ping to ClusterIPs
+    #[arg(long, value_enum, default_value_t)]
+    pub vip_ping: Switch,
+
+    /// Make the node the source of everything sent to a ClusterIP
+    #[arg(long)]
+    pub masquerade_all: bool,
+
+    /// How backends are chosen, unless a Service says otherwise with the annotation `lb.io/algorithm`
+    #[arg(long, value_enum, default_value_t)]
+    pub algorithm: AlgorithmArg,
+
+    /// Directory on a BPF file system for what outlives the agent
+    #[arg(long, default_value = DEFAULT_PIN_DIR, value_name = "DIR")]
+    pub pin_dir: PathBuf,
+
+    /// File that remembers which addresses and node ports were given to Services
+    #[arg(long, default_value = "/var/lib/lb/state.json", value_name = "FILE")]
+    pub state_file: PathBuf,
+
+    /// File to write the process id to once the first full synchronisation is in the kernel
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+
+    /// Entries of the frontend tables, for each family
+    #[arg(long, value_name = "N")]
+    pub max_frontends: Option<u32>,
+    /// Entries of the slots table
+    #[arg(long, value_name = "N")]
+    pub max_slots: Option<u32>,
+    /// Entries of the backends table
+    #[arg(long, value_name = "N")]
+    pub max_backends: Option<u32>,
+    /// Entries of the services table
+    #[arg(long, value_name = "N")]
+    pub max_services: Option<u32>,
+    /// Entries of the flow tables, two for each connection, for each family
+    #[arg(long, value_name = "N")]
+    pub max_flows: Option<u32>,
+    /// Entries of the affinity table
+    #[arg(long, value_name = "N")]
+    pub max_affinity: Option<u32>,
+    /// Entries of the source ranges table
+    #[arg(long, value_name = "N")]
+    pub max_source_ranges: Option<u32>,
+    /// Entries of the address classes table
+    #[arg(long, value_name = "N")]
+    pub max_classes: Option<u32>,
+    /// Entries of the fragments table
+    #[arg(long, value_name = "N")]
+    pub max_fragments: Option<u32>,
+}
+
+/// Ports from first to last.
+pub type PortRange = RangeInclusive<u16>;
+
+/// One of `--nodeport-addresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePortAddress {
+    /// The address on the default route.
+    Primary,
+    /// A range.
+    Range(IpNet),
+}
+
+/// `--external-cluster-ip`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExternalClusterIp {
+    /// Drop them: a ClusterIP is for the cluster (F9).
+    #[default]
+    Drop,
+    /// Balance them, as kube-proxy does.
+    Allow,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    #[default]
+    On,
+    /// No.
+    Off,
+}
+
+/// [`Algorithm`] on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AlgorithmArg {
+    /// Backends in turn
+    #[default]
+    RoundRobin,
+    /// At random
+    Random,
+    /// Consistent hash of addresses and ports
+    Maglev,
+    /// Fewest open connections of two drawn at random
+    LeastConnections,
+    /// In turn, by weight
+    Weighted,
+}
+
+impl From<AlgorithmArg> for Algorithm {
+    fn from(value: AlgorithmArg) -> Self {
+        match value {
+            AlgorithmArg::RoundRobin => Self::RoundRobin,
+            AlgorithmArg::Random => Self::Random,
+            AlgorithmArg::Maglev => Self::Maglev,
+            AlgorithmArg::LeastConnections => Self::LeastConnections,
+            AlgorithmArg::Weighted => Self::Weighted,
+        }
+    }
+}
+
+fn parse_ports(text: &str) -> Result<PortRange, String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
+        (*range.start() > 0 && !range.is_empty()).then_some(range)
+    });
+    range.ok_or_else(|| {
+        let default = format!("{}-{}", DEFAULT_NODE_PORTS.start(), DEFAULT_NODE_PORTS.end());
+        format!("two ports between 1 and 65535 are wanted, the smaller first, as in {default}")
+    })
+}
+
+fn parse_nodeport_addresses(text: &str) -> Result<NodePortAddress, String> {
+    if text == "primary" {
+        return Ok(NodePortAddress::Primary);
+    }
+    text.parse()
+        .map(NodePortAddress::Range)
+        .map_err(|_| "`primary` or a range such as 192.168.0.0/24 is wanted".to_owned())
+}
+
+impl Args {
+    /// Sizes of the maps.
+    pub fn sizes(&self) -> Sizes {
+        let mut sizes = Sizes::default();
+        let mut set = |entries: Option<u32>, tables: &[Table]| {
+            for table in tables {
+                if let Some(entries) = entries {
+                    sizes.set(*table, entries.max(1));
+                }
+            }
+        };
+        set(self.max_frontends, &[Table::FrontendsV4, Table::FrontendsV6]);
+        set(self.max_frontends.map(|n| n.saturating_mul(2)), &[Table::Turns]);
+        set(self.max_slots, &[Table::Slots]);
+        set(self.max_backends, &[Table::Backends, Table::BackendStats, Table::OpenFlows]);
+        set(self.max_services, &[Table::ServiceNames]);
+        set(self.max_flows, &[Table::FlowsV4, Table::FlowsV6]);
+        set(self.max_affinity, &[Table::Affinity]);
+        set(self.max_source_ranges, &[Table::SourceRanges]);
+        set(self.max_classes, &[Table::Classes]);
+        set(self.max_fragments, &[Table::Fragments]);
+        sizes
+    }
+
+    /// What the model must know, on a node with these interfaces and primary addresses.
+    pub fn model_config(&self, interfaces: Vec<Interface>, primary: Vec<std::net::IpAddr>) -> ModelConfig {
+        let ranges: Vec<IpNet> = self
+            .nodeport_addresses
+            .iter()
+            .filter_map(|address| match address {
+                NodePortAddress::Range(range) => Some(*range),
+                NodePortAddress::Primary => None,
+            })
+            .collect();
+        ModelConfig {
+            node_name: self.node_name.clone(),
+            interfaces,
+            primary,
+            nodeport_addresses: if ranges.is_empty() {
+                NodePortAddresses::Primary
+            } else {
+                NodePortAddresses::Ranges(ranges)
+            },
+            service_cidrs: self.service_cidr.clone(),
+            pod_cidrs: self.pod_cidr.clone(),
+            masquerade_all: self.masquerade_all,
+            allow_external_cluster_ip: self.external_cluster_ip == ExternalClusterIp::Allow,
+            vip_ping: self.vip_ping == Switch::On,
+            algorithm: self.algorithm.into(),
+            ..ModelConfig::default()
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Keeps the programs on the interfaces that were asked for, as these come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::iface_flag;
+use tracing::{error, info, warn};
+use wildmatch::WildMatch;
+
+use super::network::{Link, Network};
+use crate::dataplane::{Attacher, DataplaneError, HookChoice, PinDir, Target};
+use crate::maps::MapStore;
+
+/// Names or patterns of interfaces.
+#[derive(Clone, Debug)]
+struct Patterns(Vec<(String, WildMatch)>);
+
+impl Patterns {
+    fn new(patterns: &[String]) -> Self {
+        Self(patterns.iter().map(|pattern| (pattern.clone(), WildMatch::new(pattern))).collect())
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        self.0.iter().any(|(_, pattern)| pattern.matches(name))
+    }
+
+    /// Those that are plain names.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(text, _)| text.as_str()).filter(|text| !text.contains(['*', '?']))
+    }
+}
+
+/// Keeps the programs where they belong.
+pub(super) struct Keeper {
+    attacher: Attacher,
+    wanted: Patterns,
+    external: Patterns,
+    choice: HookChoice,
+    attached: BTreeMap<u32, String>,
+    /// Interfaces that could not be attached to: name and why.
+    failed: BTreeMap<u32, (String, String)>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        attacher: Attacher,
+        wanted: &[String],
+        external: &[String],
+        choice: HookChoice,
+    ) -> Self {
+        Self {
+            attacher,
+            wanted: Patterns::new(wanted),
+            external: Patterns::new(external),
+            choice,
+            attached: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
+    }
+
+    /// Attaches to what has appeared and lets go of what has gone. Failures are reported; the same one once.
+    pub(super) fn keep(&mut self, store: &mut dyn MapStore, network: &Network) {
+        let gone: Vec<_> = self
+            .attached
+            .iter()
+            .filter(|(ifindex, name)| network.links.get(ifindex).is_none_or(|link| link.name != **name))
+            .map(|(ifindex, name)| (*ifindex, name.clone()))
+            .collect();
+        for (ifindex, name) in gone {
+            self.attached.remove(&ifindex);
+            match self.attacher.release(store, &name, ifindex) {
+                Ok(()) => info!("{name}: gone, let go"),
+                Err(error) => error!("{error}"),
+            }
+        }
+        self.failed.retain(|ifindex, _| network.links.contains_key(ifindex));
+        for link in network.links.values() {
+            if self.wanted.matches(&link.name) && !self.attached.contains_key(&link.ifindex) {
+                self.attach(store, link);
+            }
+        }
+    }
+
+    fn attach(&mut self, store: &mut dyn MapStore, link: &Link) {
+        let flags = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
+        let target = Target { iface: &link.name, ifindex: link.ifindex, physical: link.physical, flags };
+        match self.attacher.attach(store, target, self.choice) {
+            Ok(attached) => {
+                let how = if attached.adopted { "took over" } else { "attached" };
+                info!("{}: {how} at {}", attached.iface, attached.hook);
+                self.failed.remove(&link.ifindex);
+                self.attached.insert(link.ifindex, link.name.clone());
+            }
+            Err(error) => {
+                let failure = (link.name.clone(), error.to_string());
+                if self.failed.get(&link.ifindex) != Some(&failure) {
+                    error!("{error}");
+                    self.failed.insert(link.ifindex, failure);
+                }
+            }
+        }
+    }
+
+    /// What is wrong right after the start: interfaces that could not be attached to.
+    pub(super) fn failures(&self) -> impl Iterator<Item = &str> {
+        self.failed.values().map(|(_, reason)| reason.as_str())
+    }
+
+    /// Names that no interface has yet.
+    pub(super) fn missing(&self) -> Vec<&str> {
+        let attached: BTreeSet<_> = self.attached.values().map(String::as_str).collect();
+        self.wanted.names().filter(|name| !attached.contains(name)).collect()
+    }
+
+    /// How many interfaces have the programs.
+    pub(super) fn count(&self) -> usize {
+        self.attached.len()
+    }
+
+    /// Lets go of interfaces that an earlier agent had and this one is not asked for.
+    pub(super) fn drop_unwanted(&self, pins: &PinDir) -> Result<(), DataplaneError> {
+        let unwanted: BTreeSet<_> = pins
+            .links_found()?
+            .into_iter()
+            .map(|link| link.iface)
+            .filter(|iface| !self.attached.values().any(|name| name == iface))
+            .filter(|iface| !self.failed.values().any(|(name, _)| name == iface))
+            .collect();
+        for iface in unwanted {
+            warn!("{iface}: attached by an earlier agent, no longer asked for or no longer there; let go");
+            crate::dataplane::detach(pins, &iface)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! The loop: a change of manifests or interfaces becomes a change in the kernel.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use lb_common::abi::{ABI_VERSION, Meta};
+use lb_common::tables::Table;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use super::Args;
+use super::keeper::Keeper;
+use super::network::{Network, Watcher};
+use crate::dataplane::{self, Attacher, PinDir};
+use crate::maps::{KernelStore, MapStore};
+use crate::model::allocate::Allocator;
+use crate::model::build;
+use crate::plan::{self, Limits, Planner};
+use crate::source::{Severity, Source};
+
+/// Interface messages come in bursts: wait for the end of one before looking.
+const NETWORK_PAUSE: Duration = Duration::from_millis(20);
+/// After a failed write to the maps.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The agent's state between changes.
+struct Agent<'a> {
+    args: &'a Args,
+    store: KernelStore,
+    planner: Planner,
+    allocator: Allocator,
+    source: Source,
+    keeper: Keeper,
+    network: Network,
+    said: BTreeSet<String>,
+    /// Service ports in the last desired state.
+    services: usize,
+    synced: bool,
+    retry_at: Option<Instant>,
+}
+
+/// Runs until a signal.
+pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
+    let pins = PinDir::new(&args.pin_dir);
+    mount_bpffs(&args.pin_dir)?;
+    let _lock = pins.lock()?;
+    let (store, found) = pins.maps_or_new(&args.sizes())?;
+    if found {
+        info!("taking over what is pinned in {}", args.pin_dir.display());
+    }
+    let config = dataplane::config();
+    let planner =
+        Planner::adopt(&store, Limits::of(&store)?, plan::Options::default(), plan::steady_clock())?;
+    let attacher = Attacher::new(&pins, &config, &store)?;
+    let (allocator, complaint) = Allocator::open(
+        &args.service_cidr,
+        args.service_node_port_range.clone(),
+        Some(args.state_file.clone()),
+    );
+    if let Some(complaint) = complaint {
+        warn!("{complaint}");
+    }
+    let mut watcher = Watcher::new()?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to signals")?;
+    let network = watcher.look().await?;
+    let mut agent = Agent {
+        args,
+        store,
+        planner,
+        allocator,
+        source: Source::new(&args.manifests),
+        keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook),
+        network,
+        said: BTreeSet::new(),
+        services: 0,
+        synced: false,
+        retry_at: None,
+    };
+    agent.write_meta(config.ticks_per_second, std::process::id())?;
+    agent.sync();
+    agent.keep_interfaces();
+    let failures: Vec<_> = agent.keeper.failures().map(str::to_owned).collect();
+    if agent.keeper.count() == 0 && !failures.is_empty() {
+        agent.write_meta(config.ticks_per_second, 0)?;
+        bail!("{}", failures.join("\n"));
+    }
+    agent.keeper.drop_unwanted(&pins)?;
+    for name in agent.keeper.missing() {
+        warn!("{name}: there is no such interface yet; it is attached to when it appears");
+    }
+    let mut announced = false;
+    loop {
+        if agent.synced && !announced {
+            agent.write_meta(config.ticks_per_second, std::process::id())?;
+            announce(args.ready_file.as_deref())?;
+            info!("ready: {} interfaces, {} service ports", agent.keeper.count(), agent.services);
+            announced = true;
+        }
+        let retry_at = agent.retry_at;
+        tokio::select! {
+            () = agent.source.changed() => agent.sync(),
+            () = watcher.changed() => {
+                tokio::time::sleep(NETWORK_PAUSE).await;
+                match watcher.look().await {
+                    Ok(network) => agent.network_changed(network),
+                    Err(error) => error!("{error:#}"),
+                }
+            }
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => agent.sync(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!("stopping; the kernel goes on forwarding (`lb detach` ends that)");
+    agent.write_meta(config.ticks_per_second, 0)?;
+    if let Some(path) = &args.ready_file {
+        let _absent = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+impl Agent<'_> {
+    /// Brings what the manifests say into the maps.
+    fn sync(&mut self) {
+        let snapshot = self.source.load();
+        let (allocations, mut notes) = self.allocator.allocate(&snapshot.objects);
+        let allocations = allocations.clone();
+        if let Err(error) = self.allocator.save() {
+            self.say(Severity::Warning, error.to_string());
+        }
+        let config = self.args.model_config(self.network.interfaces.clone(), self.network.primary.clone());
+        let built = build::build(&config, &snapshot.objects, &allocations);
+        notes.extend(built.notes);
+        let mut now = BTreeSet::new();
+        for problem in &snapshot.problems {
+            now.insert((problem.severity == Severity::Error, problem.to_string()));
+        }
+        now.extend(notes.iter().map(|note| (false, note.to_string())));
+        self.services = built.desired.services.len();
+        self.retry_at = None;
+        match self.planner.sync(&mut self.store, &built.desired) {
+            Ok(report) => {
+                now.extend(report.problems.iter().map(|problem| (true, problem.to_string())));
+                self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+                self.synced = true;
+                if report.applied.operations > 0 {
+                    info!(
+                        "{} map operations in {} calls: planned in {:.1} ms, written in {:.1} ms",
+                        report.applied.operations,
+                        report.applied.calls,
+                        report.planning.as_secs_f64() * 1e3,
+                        report.writing.as_secs_f64() * 1e3,
+                    );
+                }
+            }
+            Err(error) => {
+                error!("{error}; trying again");
+                self.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+        for (is_error, text) in &now {
+            if !self.said.contains(text) {
+                self.say(if *is_error { Severity::Error } else { Severity::Warning }, text.clone());
+            }
+        }
+        for text in &self.said {
+            if !now.iter().any(|(_, said)| said == text) {
+                info!("mended: {text}");
+            }
+        }
+        self.said = now.into_iter().map(|(_, text)| text).collect();
+    }
+
+    fn say(&self, severity: Severity, text: String) {
+        match severity {
+            Severity::Error => error!("{text}"),
+            Severity::Warning => warn!("{text}"),
+        }
+    }
+
+    fn keep_interfaces(&mut self) {
+        self.keeper.keep(&mut self.store, &self.network);
+    }
+
+    fn network_changed(&mut self, network: Network) {
+        if network == self.network {
+            return;
+        }
+        let addresses =
+            network.interfaces != self.network.interfaces || network.primary != self.network.primary;
+        self.network = network;
+        self.keep_interfaces();
+        if addresses {
+            self.sync();
+        }
+    }
+
+    fn write_meta(&mut self, ticks_per_second: u32, agent_pid: u32) -> anyhow::Result<()> {
+        let meta =
+            Meta { abi_version: ABI_VERSION, synced: u32::from(self.synced), ticks_per_second, agent_pid };
+        self.store
+            .update(Table::Meta, bytemuck::bytes_of(&0u32), bytemuck::bytes_of(&meta))
+            .context("cannot write who is running")
+    }
+}
+
+/// Says in the ready file that the first full synchronisation is in the kernel.
+fn announce(path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let mut file = fs::File::create(path).with_context(|| format!("{}: cannot write", path.display()))?;
+    writeln!(file, "{}", std::process::id()).with_context(|| format!("{}: cannot write", path.display()))
+}
+
+/// Mounts a BPF file system where the pin directory is to be, if it is the usual place and nobody has done it.
+fn mount_bpffs(pin_dir: &Path) -> anyhow::Result<()> {
+    const USUAL: &str = "/sys/fs/bpf";
+    if !pin_dir.starts_with(USUAL) {
+        return Ok(());
+    }
+    let mounted = nix::sys::statfs::statfs(USUAL)
+        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC);
+    if mounted {
+        return Ok(());
+    }
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), USUAL, Some("bpf"), flags, None::<&str>).with_context(|| {
+        format!("{USUAL}: no BPF file system is mounted there, and mounting one failed; run as root")
+    })?;
+    info!("mounted a BPF file system at {USUAL}");
+    Ok(())
+}
