@@ -13,7 +13,9 @@
 //! that looked up the old entry finds what it expects. Any first part of a plan followed by a restart leads to the same tables:
 //! the planner takes up the numbers it finds ([`Planner::adopt`]) and plans again.
 
+mod adopt;
 mod apply;
+mod claims;
 pub mod classes;
 mod dump;
 pub mod layout;

@@ -6,7 +6,7 @@ use bytemuck::Pod;
 use lb_common::abi::{
     BackendEntry, ClassKey, FrontendEntry, FrontendKey, ServiceName, Settings, SlotRange, SourceRangeKey,
 };
-use lb_common::family::{V4Addr, V6Addr};
+use lb_common::family::{Address, V4Addr, V6Addr};
 use lb_common::tables::Table;
 
 use super::op::Op;
@@ -65,10 +65,10 @@ impl Tables {
     pub fn read(store: &dyn MapStore) -> Result<Self, MapError> {
         let mut tables = Self::default();
         scan(store, Table::FrontendsV4, |key: FrontendKey<V4Addr>, entry| {
-            tables.frontends.insert(frontend_name(&key), entry);
+            tables.add_frontend(&key, entry);
         })?;
         scan(store, Table::FrontendsV6, |key: FrontendKey<V6Addr>, entry| {
-            tables.frontends.insert(frontend_name(&key), entry);
+            tables.add_frontend(&key, entry);
         })?;
         scan(store, Table::Slots, |index: u32, backend: u32| put(&mut tables.slots, index, backend))?;
         scan(store, Table::Backends, |id: u32, entry: BackendEntry| put(&mut tables.backends, id, entry))?;
@@ -83,6 +83,13 @@ impl Tables {
         })?;
         scan(store, Table::Settings, |_: u32, settings: Settings| tables.settings = settings)?;
         Ok(tables)
+    }
+
+    /// No packet finds a key whose padding is not zero, and no plan writes one.
+    fn add_frontend<A: Address>(&mut self, key: &FrontendKey<A>, entry: FrontendEntry) {
+        if key._pad == 0 {
+            self.frontends.insert(frontend_name(key), entry);
+        }
     }
 
     /// The effect of an operation.

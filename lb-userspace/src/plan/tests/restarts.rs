@@ -1,9 +1,10 @@
 //! Restarts, crashes and faults: the tables always end as those of a fresh start.
 
+use lb_common::tables::Table;
 use proptest::prelude::*;
 
 use super::build::*;
-use crate::maps::{FaultyStore, MemoryStore};
+use crate::maps::{FaultyStore, MapStore, MemoryStore};
 use crate::model::desired::*;
 use crate::plan::*;
 
@@ -199,6 +200,40 @@ proptest! {
     }
 
     #[test]
+    fn spoilt_tables_are_mended(
+        edits in prop::collection::vec(edit(), 1..6),
+        damage in prop::collection::vec((any::<u8>(), any::<u16>(), any::<u16>(), any::<u8>()), 0..12),
+    ) {
+        let clock = TestClock::default();
+        let mut state = desired(&[]);
+        for edit in &edits {
+            change(&mut state, edit);
+        }
+        let mut store = fresh(&state);
+        for (table, entry, byte, value) in damage {
+            spoil(&mut store, table, entry, byte, value);
+        }
+        clock.advance(1000);
+        let mut planner = planner(&store, &clock);
+        let report = planner.sync(&mut store, &state).unwrap();
+        // What was damaged may have claimed all of a table; then it goes in two steps.
+        if report.retry_after.is_some() {
+            clock.advance(100);
+            planner.sync(&mut store, &state).unwrap();
+        }
+        prop_assert_eq!(text(&store), text(&fresh(&state)));
+        check_frontends(&store)?;
+        let tables = Tables::read(&store).unwrap();
+        let mut numbers: Vec<u32> =
+            tables.frontends.iter().filter(|(name, _)| !name.is_owner()).map(|(_, entry)| entry.frontend_id).collect();
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        prop_assert_eq!(numbers.len(), count, "two frontends with one number");
+        prop_assert!(numbers.first() != Some(&0));
+    }
+
+    #[test]
     fn faults_are_overcome(edits in prop::collection::vec(edit(), 1..12), seed in any::<u64>()) {
         let faulty = FaultyStore::failing_at_random(MemoryStore::new(), 30, seed, libc::ENOMEM);
         let mut store = faulty;
@@ -216,6 +251,34 @@ proptest! {
             prop_assert_eq!(text(store.inner()), text(&fresh(&state)));
         }
     }
+}
+
+/// Changes one byte of one entry, of its key or of its value.
+fn spoil(store: &mut MemoryStore, table: u8, entry: u16, byte: u16, value: u8) {
+    const TABLES: [Table; 8] = [
+        Table::FrontendsV4,
+        Table::FrontendsV6,
+        Table::Slots,
+        Table::Backends,
+        Table::ServiceNames,
+        Table::Classes,
+        Table::SourceRanges,
+        Table::Settings,
+    ];
+    let table = TABLES[usize::from(table) % TABLES.len()];
+    let entries = store.dump(table).unwrap();
+    if entries.is_empty() {
+        return;
+    }
+    let (mut key, mut content) = entries[usize::from(entry) % entries.len()].clone();
+    let byte = usize::from(byte) % (key.len() + content.len());
+    if byte < key.len() {
+        key[byte] = value;
+    } else {
+        content[byte - key.len()] = value;
+    }
+    // An index past the end is refused, and spoils nothing.
+    let _ = store.update(table, &key, &content);
 }
 
 fn ids(tables: &Tables) -> std::collections::BTreeMap<String, u32> {
