@@ -49,7 +49,7 @@ fn invalid(drops: &[String]) -> Check {
         Status::Warning,
         NAME,
         format!("dropped by {}", drops.join("; ")),
-        "let lb forward directly, or take the rule out: translated replies are invalid to conntrack",
+        "translated replies are invalid to conntrack: take the rule out, or accept the Service ranges before it",
     )
 }
 
@@ -61,7 +61,7 @@ fn forward(chains: &[String]) -> Check {
         Status::Note,
         FORWARD,
         chains.join("; "),
-        "they see backends' addresses, not Services'; packets that lb forwards directly do not pass them",
+        "they see the addresses of backends, not of Services: let these pass",
     )
 }
 

@@ -97,7 +97,7 @@ fn advice(all: u8, interfaces: &[&str]) -> String {
     settings.extend(
         interfaces.iter().take(LISTED).map(|interface| format!("net.ipv4.conf.{interface}.rp_filter=0")),
     );
-    format!("sysctl -w {}; or let lb forward directly", settings.join(" "))
+    format!("sysctl -w {}", settings.join(" "))
 }
 
 /// How many names are spelled out.
