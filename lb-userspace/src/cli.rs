@@ -1,8 +1,9 @@
 //! The command line: one subcommand, one module.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::{agent, doctor, explain, lab, show};
+use crate::{agent, detach, doctor, lab, show};
 
 /// Kubernetes Services on eBPF, with or without a cluster.
 #[derive(Debug, Parser)]
@@ -18,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: watch manifests, fill the maps, attach to interfaces
     Run(agent::Args),
+    /// Let go of all interfaces and remove everything from the kernel
+    Detach(detach::Args),
     /// How the dataplane is: agent, attachments, room in the tables
     Status(show::StatusArgs),
     /// Look at Services, backends, flows and counters, straight from the maps
@@ -26,8 +29,11 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Services without a cluster, in network namespaces
     Lab(lab::Args),
-    /// Say what would happen to a packet, and which rule decides
-    Explain(explain::Args),
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 impl Cli {
@@ -38,11 +44,15 @@ impl Cli {
     pub fn execute(&self) -> anyhow::Result<()> {
         match &self.command {
             Command::Run(args) => agent::execute(args),
+            Command::Detach(args) => detach::execute(args),
             Command::Status(args) => show::status(args),
             Command::Get(args) => show::execute(args),
             Command::Doctor(args) => doctor::execute(args),
             Command::Lab(args) => lab::execute(args),
-            Command::Explain(args) => explain::execute(args),
+            Command::Completions { shell } => {
+                clap_complete::generate(*shell, &mut Self::command(), "lb", &mut std::io::stdout());
+                Ok(())
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 pub mod agent;
 pub mod cli;
 pub mod dataplane;
+pub mod detach;
 pub mod doctor;
-pub mod explain;
 pub mod lab;
 pub mod maps;
 pub mod model;

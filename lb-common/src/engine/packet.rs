@@ -8,6 +8,7 @@ use super::checksum;
 /// A packet, from its first link-layer byte on.
 ///
 /// Reads and writes are bounds-checked: outside the reachable bytes they do nothing and return `None`.
+#[expect(clippy::len_without_is_empty, reason = "an empty packet is nothing anybody asks about")]
 pub trait Packet {
     /// Length of the whole packet in bytes.
     fn len(&self) -> usize;

@@ -47,7 +47,7 @@ pub struct Args {
 
     /// Range that Services of type NodePort get their ports from
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, default_value = "30000-32767")]
-    pub service_node_port_range: PortRange,
+    pub service_node_port_range: RangeInclusive<u16>,
 
     /// Addresses of this node that serve node ports: `primary` (the one on the default route) or ranges
     #[arg(long, value_name = "CIDR", default_value = "primary", value_parser = parse_nodeport_addresses)]
@@ -110,9 +110,6 @@ pub struct Args {
     pub max_fragments: Option<u32>,
 }
 
-/// Ports from first to last.
-pub type PortRange = RangeInclusive<u16>;
-
 /// One of `--nodeport-addresses`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodePortAddress {
@@ -170,7 +167,7 @@ impl From<AlgorithmArg> for Algorithm {
     }
 }
 
-fn parse_ports(text: &str) -> Result<PortRange, String> {
+fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
         (*range.start() > 0 && !range.is_empty()).then_some(range)

@@ -9,14 +9,14 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::problem::{Problem, Severity};
 
 /// Quiet time after a change, so that an editor or a copy of many files is seen once.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(5);
 /// Longest wait for quiet.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Time between looks at all files.
 const RESCAN: Duration = Duration::from_secs(10);
 
@@ -129,7 +129,7 @@ impl Watch {
         let rescan = *self.next_rescan.get_or_insert_with(|| Instant::now() + RESCAN);
         while !self.pending {
             tokio::select! {
-                Some(report) = self.events.recv() => self.note(report),
+                Some(report) = self.events.recv() => drop(self.note(report)),
                 () = sleep_until(rescan) => {
                     self.next_rescan = None;
                     return false;
@@ -137,26 +137,27 @@ impl Watch {
             }
         }
         let patience = Instant::now() + PATIENCE;
-        while Instant::now() < patience
-            && let Ok(Some(report)) = timeout(QUIET, self.events.recv()).await
-        {
-            self.note(report);
+        let mut quiet = Instant::now() + QUIET;
+        while let Ok(Some(report)) = timeout_at(quiet.min(patience), self.events.recv()).await {
+            // What happens beside the manifests does not prolong the wait.
+            if self.note(report) {
+                quiet = Instant::now() + QUIET;
+            }
         }
         true
     }
 
-    fn note(&mut self, report: Report) {
+    /// Takes in one event; whether it matters.
+    fn note(&mut self, report: Report) -> bool {
         let Ok(event) = report else {
             self.pending = true;
-            return;
+            return true;
         };
+        let mut matters = event.need_rescan();
         let reading =
             matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
         if reading {
-            return;
-        }
-        if event.need_rescan() {
-            self.pending = true;
+            return false;
         }
         for path in event.paths {
             for target in &self.targets {
@@ -166,12 +167,14 @@ impl Watch {
                 if let Ok(rest) = path.strip_prefix(&target.absolute) {
                     let whole = rest.as_os_str().is_empty();
                     self.changed.insert(if whole { target.given.clone() } else { target.given.join(rest) });
-                    self.pending = true;
+                    matters = true;
                 } else if sibling_swap {
                     self.changed.insert(target.given.clone());
-                    self.pending = true;
+                    matters = true;
                 }
             }
         }
+        self.pending |= matters;
+        matters
     }
 }
