@@ -357,4 +357,9 @@ fn status_and_get_read_pinned_maps() {
         assert_eq!(code, Some(0), "{err}");
         println!("{out}");
     }
+    let other = lb_common::abi::Meta { abi_version: 99, ..meta };
+    kernel.update(Table::Meta, &0_u32.to_ne_bytes(), bytemuck::bytes_of(&other)).unwrap();
+    let (code, _, err) = lb(&["status", "--pin-dir", dir]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("layout version 99") && err.contains("lb detach"), "{err}");
 }

@@ -54,9 +54,13 @@ impl Limits {
         Ok(Self {
             frontends_v4: store.capacity(Table::FrontendsV4)?,
             frontends_v6: store.capacity(Table::FrontendsV6)?,
-            frontend_ids: (store.capacity(Table::Turns)? / 2).min(65_536),
+            frontend_ids: store.capacity(Table::Turns)? / 2,
             services: store.capacity(Table::ServiceNames)?,
-            backends: store.capacity(Table::Backends)?.min(store.capacity(Table::BackendStats)?),
+            // A number is an index into all three.
+            backends: store
+                .capacity(Table::Backends)?
+                .min(store.capacity(Table::BackendStats)?)
+                .min(store.capacity(Table::OpenFlows)?),
             backends_per_service: 16_384,
             slots: store.capacity(Table::Slots)?,
             classes: store.capacity(Table::Classes)?,

@@ -1,5 +1,6 @@
 //! `lb status` and `lb get`: straight from the pinned maps, so they work whether or not an agent runs.
 
+mod affinity;
 mod backends;
 mod clock;
 mod flows;
@@ -12,9 +13,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytemuck::Pod;
 use clap::{Args as ClapArgs, Subcommand};
+use lb_common::abi::{ABI_VERSION, Meta};
 use lb_common::tables::Table;
 
 use crate::maps::{DEFAULT_PIN_DIR, KernelStore, MapError, MapStore};
@@ -52,6 +54,8 @@ pub enum What {
     Backends(backends::Filter),
     /// Connections in the flow table
     Flows(flows::Filter),
+    /// Remembered backends of clients (session affinity)
+    Affinity(affinity::Filter),
     /// Packets and bytes by interface and by what became of them
     Stats(stats::Filter),
 }
@@ -75,6 +79,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
         What::Services(filter) => output::print(format, &services::collect(&store, filter)?),
         What::Backends(filter) => output::print(format, &backends::collect(&store, filter)?),
         What::Flows(filter) => output::print(format, &flows::collect(&store, filter, clock::now)?),
+        What::Affinity(filter) => output::print(format, &affinity::collect(&store, filter, clock::now)?),
         What::Stats(filter) => output::print(format, &stats::collect(&store, filter, &interface_name)?),
     }
 }
@@ -98,8 +103,18 @@ fn open(pin_dir: &Path) -> anyhow::Result<KernelStore> {
         };
         return Err(error).with_context(|| format!("nothing is pinned under {} ({hint})", pin_dir.display()));
     }
-    KernelStore::open_pinned(pin_dir)
-        .with_context(|| format!("the dataplane under {} cannot be read", pin_dir.display()))
+    let unreadable = || format!("the dataplane under {} cannot be read", pin_dir.display());
+    let meta = KernelStore::open_table(pin_dir, Table::Meta).with_context(unreadable)?;
+    let version = read::<Meta>(&meta, Table::Meta, 0)?.map_or(0, |meta| meta.abi_version);
+    // 0: made a moment ago, not written yet.
+    if version != ABI_VERSION && version != 0 {
+        bail!(
+            "the maps under {} have layout version {version}, this program knows version {ABI_VERSION}: use the `lb` that \
+             made them, or begin anew with `lb detach` and `lb run`",
+            pin_dir.display()
+        );
+    }
+    KernelStore::open_pinned(pin_dir).with_context(unreadable)
 }
 
 /// The name of an interface in this network namespace.

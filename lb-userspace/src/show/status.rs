@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::output::Listing;
 use super::read;
+use crate::dataplane::PinDir;
 use crate::maps::MapStore;
 use crate::plan::Tables;
 
@@ -40,8 +41,8 @@ struct Agent {
 /// A pinned link: a program at a hook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Link {
-    name: String,
     interface: String,
+    /// `xdp`, `tcx` and so on; with `_egress` and `_answer` behind it for what helps the balancing program.
     hook: String,
 }
 
@@ -79,7 +80,7 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
         expected_abi_version: ABI_VERSION,
         agent: Agent { pid: meta.agent_pid, running: is_running(meta.agent_pid) },
         synced: meta.synced != 0,
-        links: links(pin_dir),
+        links: links(pin_dir)?,
         services: room(tables.names.len(), &[Table::ServiceNames])?,
         frontends: room(tables.frontends.len(), &[Table::FrontendsV4, Table::FrontendsV6])?,
         backends: room(alive, &[Table::Backends])?,
@@ -99,18 +100,10 @@ fn is_running(pid: u32) -> bool {
         )
 }
 
-/// Links by the names of their pins, `<interface>-<hook>`.
-fn links(pin_dir: &Path) -> Vec<Link> {
-    let entries = std::fs::read_dir(pin_dir.join("links")).into_iter().flatten().flatten();
-    let mut links: Vec<Link> = entries
-        .map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let (interface, hook) = name.rsplit_once('-').unwrap_or((&name, ""));
-            Link { interface: interface.to_owned(), hook: hook.to_owned(), name: name.clone() }
-        })
-        .collect();
-    links.sort_by(|a, b| a.name.cmp(&b.name));
-    links
+/// The pinned links.
+fn links(pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
+    let found = PinDir::new(pin_dir).links_found()?;
+    Ok(found.into_iter().map(|link| Link { interface: link.iface, hook: link.kind.name() }).collect())
 }
 
 impl Listing for Status {

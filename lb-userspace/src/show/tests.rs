@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use lb_common::abi::{
-    ABI_VERSION, BackendStats, Counter, FlowEntry, FlowKey, IfaceEntry, Meta, flow_flag, flow_state, protocol,
+    ABI_VERSION, AffinityEntry, AffinityKey, BackendStats, Counter, FlowEntry, FlowKey, IfaceEntry, Meta,
+    flow_flag, flow_state, protocol,
 };
 use lb_common::reason::{REASON_SLOTS, Reason};
 use lb_common::tables::Table;
 
 use super::output::{Format, Listing, render};
-use super::{backends, flows, services, stats, status};
+use super::{affinity, backends, flows, services, stats, status};
 use crate::maps::{MapStore, MemoryStore};
 use crate::model::desired::*;
 use crate::plan::words::v4_word;
@@ -191,6 +192,24 @@ fn flows_are_one_line_each() {
     // Without a clock there is no age, and nothing else is lost.
     let no_clock = flows::collect(&store, &flows::Filter::default(), |_| None).unwrap().text();
     assert_eq!(no_clock.lines().count(), 6);
+}
+
+#[test]
+fn affinity_of_clients() {
+    let mut store = store();
+    for (client, backend_id, backend_generation) in
+        [("10.1.0.9", 1, 1), ("10.1.0.8", 3, 1), ("10.1.0.7", 2, 9)]
+    {
+        let client = crate::plan::words::wide(client.parse().unwrap());
+        let key = AffinityKey { client, service_id: 1 };
+        let entry = AffinityEntry { backend_id, backend_generation, last_seen: 700 };
+        put(&mut store, Table::Affinity, &key, &entry);
+    }
+    let text = affinity::collect(&store, &affinity::Filter::default(), |hz| Some(10 * hz)).unwrap().text();
+    let rows = cells(&text);
+    assert_eq!(rows[1], ["default/web:http/TCP", "10.1.0.8", "10.1.0.3:8080", "no", "3 s"]);
+    assert_eq!(rows[2], ["default/web:http/TCP", "10.1.0.9", "10.1.0.1:8080", "yes", "3 s"]);
+    assert_eq!(rows.len(), 3, "a number that was used again says nothing: {text}");
 }
 
 #[test]
