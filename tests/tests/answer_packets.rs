@@ -243,7 +243,7 @@ fn ipv4_options_become_no_operations() {
     syn.syn = true;
     for words in 1..=10u8 {
         let plain = tcp(V4, There, syn.clone(), &[]);
-        let mut header = v4_header(There, IpNumber::TCP, 28 + usize::from(words) * 4);
+        let mut header = v4_header(There, IpNumber::TCP, 20 + usize::from(words) * 4);
         // A recorded route (RFC 791).
         let mut options = vec![7, words * 4, 4];
         options.resize(usize::from(words) * 4, 0);
