@@ -37,17 +37,20 @@ impl Cli {
             Verb::Setup => setup::run(&sh),
             Verb::Build => build(&sh),
             Verb::Test(args) => {
+                test::needs_root(&sh)?;
                 setup::run(&sh)?;
                 build(&sh)?;
                 test::run(&sh, args)
             }
             Verb::Lint => lint::run(&sh),
             Verb::Demo => {
+                demo::needs_root(&sh)?;
                 setup::run(&sh)?;
                 build(&sh)?;
-                demo::run(&sh)
+                demo::run()
             }
             Verb::Ci => {
+                test::needs_root(&sh)?;
                 setup::run(&sh)?;
                 lint::run(&sh)?;
                 build(&sh)?;

@@ -12,13 +12,18 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-/// Runs the tests of the workspace.
-pub(crate) fn run(sh: &Shell, args: &Args) -> anyhow::Result<()> {
+/// Fails at once, before anything is installed or built, for users who cannot run the tests.
+pub(crate) fn needs_root(sh: &Shell) -> anyhow::Result<()> {
     anyhow::ensure!(
         step::is_root(sh)?,
         "the tests make network namespaces and load kernel programs: run them as root, e.g. \
          sudo -E env \"PATH=$PATH\" cargo xtask test"
     );
+    Ok(())
+}
+
+/// Runs the tests of the workspace.
+pub(crate) fn run(sh: &Shell, args: &Args) -> anyhow::Result<()> {
     // The tests run the binary that ships.
     let _binary = sh.push_env("LB_BIN", step::target().join("release/lb"));
     let filter = args.filter.as_deref();

@@ -61,6 +61,19 @@ impl Lab {
         Ok(())
     }
 
+    /// Like [`shown`](Self::shown), on the lab's node: its interfaces have their names there only.
+    pub(super) fn shown_in_node(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let program = self.program.to_string_lossy();
+        let exec = ["lab", "exec", "--name", NAME, "node", "--"];
+        println!("$ lb {} lb {}", exec.join(" "), arguments.join(" "));
+        let status = self
+            .command(&[&exec[..], &[&*program], arguments].concat())
+            .status()
+            .context("cannot start lb")?;
+        ensure!(status.success(), "`lb {}` failed on the node: {status}", arguments.join(" "));
+        Ok(())
+    }
+
     /// Runs `lb` and gives back what it prints.
     pub(super) fn quiet(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command(arguments).output().context("cannot start lb")?;

@@ -1,6 +1,10 @@
 //! Requests, by the real curl.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use anyhow::Context;
 
@@ -21,8 +25,8 @@ pub(super) struct Visit {
 
 /// Clients at work.
 pub(super) struct Load {
-    kept: Vec<Child>,
-    fresh: Child,
+    kept: Vec<Client>,
+    fresh: Client,
 }
 
 impl Load {
@@ -40,16 +44,25 @@ impl Load {
             "%{num_connects} %{exitcode} #\\n",
             many.as_str(),
         ];
-        let kept = (0..clients).map(|_| spawn(lab, &curl)).collect::<anyhow::Result<_>>()?;
+        let kept = (0..clients).map(|_| Client::start(lab, &curl)).collect::<anyhow::Result<_>>()?;
         let script = "end=$(($(date +%s) + 7)); while [ $(date +%s) -lt $end ]; do \
                       curl -sS --max-time 1 -w '%{num_connects} %{exitcode} #\\n' \"$0\"; sleep 0.05; done";
-        Ok(Self { kept, fresh: spawn(lab, &["sh", "-c", script, url])? })
+        Ok(Self { kept, fresh: Client::start(lab, &["sh", "-c", script, url])? })
     }
 
     /// Waits for all; what each of the clients saw, and what the coming and going ones saw.
     pub(super) fn finish(self) -> anyhow::Result<(Vec<Vec<Visit>>, Vec<Visit>)> {
-        let kept = self.kept.into_iter().map(visits).collect::<anyhow::Result<_>>()?;
-        Ok((kept, visits(self.fresh)?))
+        let kept = self.kept.into_iter().map(Client::finish).collect::<anyhow::Result<_>>()?;
+        Ok((kept, self.fresh.finish()?))
+    }
+
+    /// The pod that most of the clients that keep their connection are with, so far.
+    pub(super) fn busiest(&self) -> Option<String> {
+        let mut clients: BTreeMap<String, usize> = BTreeMap::new();
+        for pod in self.kept.iter().filter_map(|client| client.visits().into_iter().next()?.pod) {
+            *clients.entry(pod).or_default() += 1;
+        }
+        clients.into_iter().max_by_key(|(_, count)| *count).map(|(pod, _)| pod)
     }
 }
 
@@ -57,24 +70,51 @@ impl Load {
 pub(super) fn fresh(lab: &Lab, url: &str, count: usize) -> anyhow::Result<Vec<Visit>> {
     let script = "for i in $(seq \"$1\"); do \
                   curl -sS --max-time 2 -w '%{num_connects} %{exitcode} #\\n' \"$0\"; done";
-    visits(spawn(lab, &["sh", "-c", script, url, &count.to_string()])?)
+    Client::start(lab, &["sh", "-c", script, url, &count.to_string()])?.finish()
 }
 
-fn spawn(lab: &Lab, command: &[&str]) -> anyhow::Result<Child> {
-    let exec = ["lab", "exec", "--name", NAME, "client", "--"];
-    lab.command(&[&exec, command].concat())
-        .stdout(Stdio::piped())
-        // What curl says of failures is told by its exit code, too.
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot start lb lab exec")
+/// A command inside the lab's client whose output can be looked at while it runs.
+struct Client {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
 }
 
-fn visits(child: Child) -> anyhow::Result<Vec<Visit>> {
-    let output = child.wait_with_output().context("wait for curl")?;
-    let visits = parse(&String::from_utf8_lossy(&output.stdout));
-    anyhow::ensure!(!visits.is_empty(), "curl ended without a request: {}", output.status);
-    Ok(visits)
+impl Client {
+    fn start(lab: &Lab, command: &[&str]) -> anyhow::Result<Self> {
+        let exec = ["lab", "exec", "--name", NAME, "client", "--"];
+        let mut child = lab
+            .command(&[&exec, command].concat())
+            .stdout(Stdio::piped())
+            // What curl says of failures is told by its exit code, too.
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start lb lab exec")?;
+        let pipe = child.stdout.take().context("lb lab exec has no output")?;
+        let output = Arc::new(Mutex::new(String::new()));
+        let copy = Arc::clone(&output);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let mut output = copy.lock().unwrap_or_else(PoisonError::into_inner);
+                output.push_str(&line);
+                output.push('\n');
+            }
+        });
+        Ok(Self { child, output, reader })
+    }
+
+    fn visits(&self) -> Vec<Visit> {
+        parse(&self.output.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn finish(mut self) -> anyhow::Result<Vec<Visit>> {
+        let status = self.child.wait().context("wait for curl")?;
+        // The pipe ends with the command; what it held is read by then.
+        self.reader.join().map_err(|_| anyhow::anyhow!("reading what curl said failed"))?;
+        let visits = parse(&self.output.lock().unwrap_or_else(PoisonError::into_inner));
+        anyhow::ensure!(!visits.is_empty(), "curl ended without a request: {status}");
+        Ok(visits)
+    }
 }
 
 /// What curl prints: the pod's line, `NAME ADDRESS NAMESPACE`, if it answered, then `CONNECTIONS EXITCODE #`.

@@ -27,12 +27,17 @@ const CLIENTS: usize = 6;
 /// How long a change may take to reach the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Shows it, and fails when something is not as the text says.
-pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
+/// Fails at once for users who cannot make network namespaces.
+pub(crate) fn needs_root(sh: &Shell) -> anyhow::Result<()> {
     ensure!(
         step::is_root(sh)?,
         "the demo makes network namespaces: run it as root, e.g. sudo -E env \"PATH=$PATH\" cargo xtask demo"
     );
+    Ok(())
+}
+
+/// Shows it, and fails when something is not as the text says.
+pub(crate) fn run() -> anyhow::Result<()> {
     let lab = Lab::fresh(step::target().join("release/lb"))?;
     let told = tell(&lab);
     say("Clean up.");
@@ -82,9 +87,9 @@ fn tell(lab: &Lab) -> anyhow::Result<()> {
 
     kill_under_load(lab, &address)?;
 
-    say("What the kernel counted:");
+    say("What the kernel counted, by pod, and by what became of each packet:");
     lab.shown(&["get", "backends", "--pin-dir", &lab.pins()?])?;
-    lab.shown(&["get", "stats", "--pin-dir", &lab.pins()?])
+    lab.shown_in_node(&["get", "stats", "--pin-dir", &lab.pins()?])
 }
 
 /// The heart of it.
@@ -95,7 +100,7 @@ fn kill_under_load(lab: &Lab, address: &str) -> anyhow::Result<()> {
     let before = lab.pods()?;
     let load = Load::start(lab, address, CLIENTS)?;
     sleep(Duration::from_millis(2500));
-    let victim = before.first().context("the lab has no pods")?.clone();
+    let victim = load.busiest().context("no client was answered")?;
     lab.shown(&["lab", "kill", "--name", lab::NAME, &victim])?;
     let (clients, fresh) = load.finish()?;
     let replacement: BTreeSet<String> = lab.pods()?.difference(&before).cloned().collect();
