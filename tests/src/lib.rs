@@ -1,3 +1,4 @@
 //! Test support.
 
+pub mod cases;
 pub mod lab;

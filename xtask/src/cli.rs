@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-use crate::{demo, lint, setup, step, test};
+use crate::{cases, demo, lint, setup, step, test};
 
 /// Build, test, lint and demo of lb.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Verb {
     Build,
     /// Set up, build, and run all tests (as root)
     Test(test::Args),
+    /// Facts about Services, as data, through the real control plane
+    Cases(cases::Args),
     /// Formatting, clippy for both worlds, licences of dependencies
     Lint,
     /// Set up, build, and show a Service at work without a cluster (as root)
@@ -42,6 +44,7 @@ impl Cli {
                 build(&sh)?;
                 test::run(&sh, args)
             }
+            Verb::Cases(args) => cases::run(&sh, args),
             Verb::Lint => lint::run(&sh),
             Verb::Demo => {
                 demo::needs_root(&sh)?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bpffs;
+mod cases;
 mod cli;
 mod demo;
 mod kernel;

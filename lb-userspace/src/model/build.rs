@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::Serialize;
 
 use super::addresses::node_port_addresses;
@@ -15,7 +14,7 @@ use super::desired::{
 };
 use super::endpoints::{Collector, EndpointReader, EndpointsMap, service_of};
 use super::labels;
-use super::services::{ServiceMap, ServicePortInfo, is_headless, is_ours, port_text, service_ports};
+use super::services::{ServiceMap, is_headless, is_ours, port_text, service_ports};
 use super::topology::{Question, categorize};
 use crate::source::Objects;
 use crate::source::address::parse_cidr;
@@ -93,7 +92,7 @@ pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations)
             external_local: info.external_local,
             affinity_timeout_s: info.affinity_timeout_s,
             algorithm: info.algorithm.unwrap_or(config.algorithm),
-            source_ranges: source_ranges(config, name.family, info),
+            source_ranges: info.source_ranges.clone(),
             health_check_node_port: info.health_check_node_port,
         };
         desired.services.insert(name.clone(), service);
@@ -160,19 +159,6 @@ fn surroundings(config: &ModelConfig, objects: &Objects) -> Surroundings {
         allow_external_cluster_ip: config.allow_external_cluster_ip,
         no_vip_ping: !config.vip_ping,
     }
-}
-
-/// V7: a node talking to a load balancer address may have it as its source, so it may pass where the node may.
-fn source_ranges(config: &ModelConfig, family: Family, info: &ServicePortInfo) -> Vec<IpNet> {
-    let mut ranges = info.source_ranges.clone();
-    let holds_node =
-        config.primary(family).is_some_and(|node| ranges.iter().any(|range| range.contains(&node)));
-    if holds_node {
-        ranges.extend(info.lb_vips.iter().map(|address| IpNet::from(*address)));
-        ranges.sort_unstable();
-        ranges.dedup();
-    }
-    ranges
 }
 
 /// Gives each (address, protocol, port) to one service port only.

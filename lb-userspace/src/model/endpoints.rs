@@ -73,6 +73,20 @@ pub fn service_of(slice: &EndpointSlice) -> Option<Name> {
     (!service.is_empty()).then(|| Name::new(slice.metadata.namespace(), service))
 }
 
+/// True when a slice says something new: any difference in its ports and endpoints counts, a new order included.
+pub fn data_changed(before: &EndpointSlice, after: &EndpointSlice) -> bool {
+    before.ports != after.ports || before.endpoints != after.endpoints
+}
+
+/// Services with different endpoints of this protocol, ordered.
+pub fn changed_services(before: &EndpointsMap, after: &EndpointsMap, protocol: Protocol) -> BTreeSet<Name> {
+    let names = before.keys().chain(after.keys()).filter(|name| name.protocol == protocol);
+    names
+        .filter(|name| before.get(*name) != after.get(*name))
+        .map(|name| Name::new(&name.namespace, &name.name))
+        .collect()
+}
+
 /// Weight of an annotation, if it has one.
 fn weight(metadata: &Metadata, kind: &str, notes: &mut Vec<Note>) -> Option<u16> {
     let text = metadata.annotations.get(labels::WEIGHT)?;

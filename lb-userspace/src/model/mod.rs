@@ -11,8 +11,11 @@ pub mod config;
 pub mod desired;
 pub mod dump;
 pub mod endpoints;
+pub mod health;
 pub mod labels;
+pub mod metrics;
 pub mod services;
+pub mod stale;
 pub mod topology;
 
 pub use allocate::Allocations;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tracing::debug;
 
-use super::kube::{Kind, Name, Object, ObjectKey};
+use super::kube::{DecodeError, Kind, Name, Object, ObjectKey};
 use super::lines;
 use super::problem::Severity;
 use super::validate;
@@ -222,6 +222,18 @@ fn identity(kind: Kind, value: &Value) -> Option<ObjectKey> {
         Some(namespace) => namespace,
     };
     Some(ObjectKey { kind, name: Name::new(namespace, name) })
+}
+
+/// Decodes one object of a known kind without checking what its fields say; `None`: of another kind.
+///
+/// # Errors
+/// The field that does not fit its type.
+pub fn decode(mut value: Value) -> Result<Option<Object>, DecodeError> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    let kind = text("kind").and_then(|kind| Kind::from_manifest(text("apiVersion"), kind));
+    let Some(kind) = kind else { return Ok(None) };
+    strip_nulls(&mut value);
+    Object::decode(kind, &value).map(Some)
 }
 
 /// Takes out fields that are null, which is the same as left out; a null label is an empty one.
