@@ -1,5 +1,6 @@
 //! The planner: what changed, who has which frontend, and the order of operations.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -222,16 +223,25 @@ impl Planner {
         let mut names = Vec::new();
         let mut old = self.desired.iter().peekable();
         for (name, service) in desired.services.iter().filter(|(_, s)| !s.frontends.is_empty()) {
-            while let Some((gone, _)) = old.next_if(|(old, _)| old.as_ref() < name) {
-                names.push(gone.clone());
-            }
-            match old.next_if(|(old, _)| old.as_ref() == name) {
-                Some((known, before)) => {
-                    if all || before != service {
-                        names.push(known.clone());
+            let new = loop {
+                let Some((known, before)) = old.peek() else { break true };
+                match known.as_ref().cmp(name) {
+                    Ordering::Less => names.push((*known).clone()),
+                    Ordering::Equal if all || *before != service => {
+                        names.push((*known).clone());
+                        old.next();
+                        break false;
                     }
+                    Ordering::Equal => {
+                        old.next();
+                        break false;
+                    }
+                    Ordering::Greater => break true,
                 }
-                None => names.push(Arc::new(name.clone())),
+                old.next();
+            };
+            if new {
+                names.push(Arc::new(name.clone()));
             }
         }
         names.extend(old.map(|(gone, _)| gone.clone()));

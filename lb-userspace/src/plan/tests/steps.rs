@@ -1,7 +1,5 @@
 //! What a change costs, and what rests.
 
-use std::time::{Duration, Instant};
-
 use lb_common::tables::Table;
 
 use super::build::*;
@@ -160,17 +158,13 @@ fn ten_thousand_services() {
     let mut desired = state(10_000);
     let (mut store, clock) = (MemoryStore::new(), TestClock::default());
     let mut planner = planner(&store, &clock);
-    let start = Instant::now();
     let report = planner.sync(&mut store, &desired).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems.first());
     assert_eq!(store.len(Table::FrontendsV4), 20_000);
-    let all = start.elapsed();
     desired.services.get_mut(&name("service-05000")).unwrap().backends[1].addr = addr("10.1.250.250");
-    let plan_start = Instant::now();
     let plan = planner.plan(&desired).unwrap();
-    let one = plan_start.elapsed();
     assert!(plan.entries() <= 8, "{plan}");
-    println!("10,000 services: {all:?}, one endpoint: planned in {one:?}, {} entries", plan.entries());
-    // Generous for a build without optimisation on a busy machine; the release figures are in the docs.
-    assert!(all < Duration::from_secs(20) && one < Duration::from_secs(1), "{all:?} {one:?}");
+    apply(&mut store, &plan).unwrap();
+    planner.commit();
+    assert_eq!(text(&store), text(&fresh(&desired)));
 }
