@@ -152,3 +152,18 @@ fn a_frontend_claimed_twice_goes_to_the_first_name() {
     assert!(planner.sync(&mut store, &state).unwrap().problems.is_empty());
     assert_eq!(text(&store), text(&fresh(&state)));
 }
+
+#[test]
+fn the_engine_s_tables_take_the_same_plans() {
+    let mut engine = lb_common::memory::Memory::new();
+    let clock = TestClock::default();
+    let mut planner = planner(&engine, &clock);
+    let mut state = desired(&[("web", service("10.96.0.10", &["10.1.0.1", "10.1.0.2"]))]);
+    planner.sync(&mut engine, &state).unwrap();
+    assert_eq!(text(&engine), text(&fresh(&state)));
+    state.services.clear();
+    planner.sync(&mut engine, &state).unwrap();
+    assert_eq!(text(&engine), text(&fresh(&state)));
+    planner.readopt(&engine).unwrap();
+    assert!(planner.plan(&state).unwrap().is_empty());
+}
