@@ -7,12 +7,16 @@ use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use aya::programs::{TestRun, TestRunOptions};
 use lb_common::abi::{
     BackendEntry, FrontendEntry, FrontendKey, SlotRange, backend_flag, frontend_flag, protocol,
 };
+use lb_common::engine::answer::answer;
 use lb_common::family::Address;
+use lb_common::memory::MemoryPacket;
+use lb_common::reason::Reason;
 use lb_common::tables::Table;
-use lb_userspace::dataplane::{self, Attacher, HookChoice, PinDir, Sizes, Target};
+use lb_userspace::dataplane::{self, Attacher, HookChoice, PinDir, Programs, Sizes, Target};
 use lb_userspace::lab::netns::Namespace;
 use lb_userspace::lab::topology::{Node, POD_INTERFACE};
 use lb_userspace::maps::{KernelStore, MapStore};
@@ -252,4 +256,64 @@ fn v1_v5_c7_at_native_xdp() {
 #[test]
 fn v1_v5_c7_at_generic_xdp() {
     answers_at(HookChoice::XdpGeneric);
+}
+
+/// Frames of a client to the ClusterIP, with up to two VLAN tags: what the veth pairs above cannot carry.
+fn frames() -> Vec<(String, Vec<u8>)> {
+    let syn = [0x0f, 0xa0, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4];
+    let udp = [&[0x0f, 0xa0, 0x11, 0x5c, 0, 208, 0, 0][..], &[5; 200]].concat();
+    let echo = |kind: u8| [&[kind, 0, 0x12, 0x34, 0, 1, 0, 2][..], &[6; 31]].concat();
+    let tags: [&[u8]; 3] = [&[], &[0x81, 0, 0, 5], &[0x88, 0xa8, 0, 9, 0x81, 0, 0x20, 5]];
+    let mut frames = Vec::new();
+    for (address, client) in VIP.into_iter().zip(CLIENT) {
+        let echo = if address.is_ipv4() { (1, echo(8)) } else { (58, echo(128)) };
+        for (protocol, transport) in [(6, syn.to_vec()), (17, udp.clone()), echo] {
+            let (kind, ip) = match (client, address) {
+                (IpAddr::V4(client), IpAddr::V4(address)) => {
+                    let length = (20 + transport.len() as u16).to_be_bytes();
+                    let head = [0x45, 0x28, length[0], length[1], 3, 4, 0, 0, 17, protocol, 0, 0];
+                    ([8, 0], [&head[..], &client.octets(), &address.octets(), &transport].concat())
+                }
+                (IpAddr::V6(client), IpAddr::V6(address)) => {
+                    let length = (transport.len() as u16).to_be_bytes();
+                    let head = [0x62, 0x81, 0x23, 0x45, length[0], length[1], protocol, 17];
+                    ([0x86, 0xdd], [&head[..], &client.octets(), &address.octets(), &transport].concat())
+                }
+                _ => unreachable!("both lists have IPv4 first"),
+            };
+            for tags in tags {
+                let frame = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], tags, &kind, &ip].concat();
+                frames.push((format!("protocol {protocol} to {address}, {} tags", tags.len() / 4), frame));
+            }
+        }
+    }
+    frames
+}
+
+/// The kernel programs make the very answers that the host build makes, which `answer_packets` checks.
+#[test]
+fn the_kernel_answers_as_the_host_does() {
+    const TC_ACT_REDIRECT: u32 = 7;
+    let mut network = Network::new();
+    network.attach(HookChoice::Tc);
+    let mut programs = Programs::load(&network.pins, &dataplane::config()).unwrap();
+    let program = programs.tc("lb_tc_ingress").unwrap();
+    for (name, frame) in frames() {
+        let mut out = vec![0; 2048];
+        let options =
+            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = program.test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+
+        let reason = if name.starts_with("protocol 6 ") {
+            Reason::RejectedNoBackend
+        } else if name.starts_with("protocol 17 ") {
+            Reason::RejectedPort
+        } else {
+            Reason::Ping
+        };
+        let mut expected = MemoryPacket(frame);
+        answer(&mut expected, reason).unwrap();
+        assert_eq!((result.return_value, out), (TC_ACT_REDIRECT, expected.0), "{name}");
+    }
 }
