@@ -352,6 +352,25 @@ pub struct IfaceEntry {
     pub slot: u16,
     /// Bits of [`iface_flag`].
     pub flags: u16,
+    /// Its name, zero-padded: readers of the maps may be in another network namespace.
+    pub name: [u8; 16],
+}
+
+impl IfaceEntry {
+    /// An entry for the interface `name`, which the kernel keeps below 16 bytes.
+    pub fn new(name: &str, slot: u16, flags: u16) -> Self {
+        let mut entry = Self { slot, flags, name: [0; 16] };
+        for (to, from) in entry.name.iter_mut().zip(name.bytes().take(15)) {
+            *to = from;
+        }
+        entry
+    }
+
+    /// The interface's name; empty when it is not known.
+    pub fn name(&self) -> &str {
+        let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
+        core::str::from_utf8(&self.name[..end]).unwrap_or("")
+    }
 }
 
 /// Bits of [`IfaceEntry::flags`].
@@ -488,6 +507,6 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40 && size_of::<FragmentEntry>() == 8);
     assert!(size_of::<ClassKey>() == 20 && size_of::<SourceRangeKey>() == 24);
     assert!(size_of::<Counter>() == 16 && size_of::<BackendStats>() == 48);
-    assert!(size_of::<IfaceEntry>() == 4 && size_of::<Meta>() == 16);
+    assert!(size_of::<IfaceEntry>() == 20 && size_of::<Meta>() == 16);
     assert!(size_of::<ServiceName>() == 152 && size_of::<Settings>() == 28 && size_of::<Config>() == 32);
 };

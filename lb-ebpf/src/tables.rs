@@ -240,7 +240,7 @@ impl Tables for KernelTables {
 /// What is known of an interface.
 #[inline(always)]
 pub fn iface(ifindex: u32) -> IfaceEntry {
-    maps::IFACES.get(ifindex).copied().unwrap_or(IfaceEntry { slot: 0, flags: 0 })
+    maps::IFACES.get(ifindex).copied().unwrap_or(IfaceEntry { slot: 0, flags: 0, name: [0; 16] })
 }
 
 /// Counts a packet of an interface under its reason.

@@ -50,6 +50,14 @@ pub fn forget<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     tables.remove_flow(&work.other_key);
     tables.remove_flow(key);
     if !state::is_closing(entry.state) {
+        count_end(tables, &entry);
+    }
+}
+
+/// Takes a flow that has ended off its backend's open ones, unless the number has been given to another backend since.
+#[inline(always)]
+fn count_end<A, T: Tables>(tables: &T, entry: &FlowEntry<A>) {
+    if backend_has(tables, entry, 0) {
         tables.add_open_flows(entry.backend_id, -1);
     }
 }
@@ -128,7 +136,7 @@ pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u
         let _full: Added = tables.add_flow(&work.other_key, &work.other);
     }
     if state::is_closing(entry.state) && !state::is_closing(old_state) {
-        tables.add_open_flows(entry.backend_id, -1);
+        count_end(tables, entry);
         tables.count_backend(entry.backend_id, |stats| stats.flows_closed += 1);
     }
 }

@@ -149,7 +149,7 @@ impl Attacher {
                 slot
             }
         };
-        let entry = IfaceEntry { slot, flags: target.flags };
+        let entry = IfaceEntry::new(target.iface, slot, target.flags);
         store.update(Table::Ifaces, bytemuck::bytes_of(&target.ifindex), bytemuck::bytes_of(&entry))
     }
 

@@ -80,7 +80,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
         What::Backends(filter) => output::print(format, &backends::collect(&store, filter)?),
         What::Flows(filter) => output::print(format, &flows::collect(&store, filter, clock::now)?),
         What::Affinity(filter) => output::print(format, &affinity::collect(&store, filter, clock::now)?),
-        What::Stats(filter) => output::print(format, &stats::collect(&store, filter, &interface_name)?),
+        What::Stats(filter) => output::print(format, &stats::collect(&store, filter)?),
     }
 }
 
@@ -115,12 +115,6 @@ fn open(pin_dir: &Path) -> anyhow::Result<KernelStore> {
         );
     }
     KernelStore::open_pinned(pin_dir).with_context(unreadable)
-}
-
-/// The name of an interface in this network namespace.
-fn interface_name(ifindex: u32) -> Option<String> {
-    let name = nix::net::if_::if_indextoname(ifindex).ok()?;
-    name.into_string().ok()
 }
 
 /// Reads one entry, typed.

@@ -39,11 +39,7 @@ pub(super) struct Row {
 #[serde(transparent)]
 pub(super) struct Stats(Vec<Row>);
 
-pub(super) fn collect(
-    store: &dyn MapStore,
-    filter: &Filter,
-    interface_name: &dyn Fn(u32) -> Option<String>,
-) -> anyhow::Result<Stats> {
+pub(super) fn collect(store: &dyn MapStore, filter: &Filter) -> anyhow::Result<Stats> {
     let mut interfaces: BTreeMap<u32, String> = BTreeMap::new();
     store.scan(Table::Ifaces, &mut |key, value| {
         let index = bytemuck::try_pod_read_unaligned::<u32>(key);
@@ -51,8 +47,7 @@ pub(super) fn collect(
         if let (Ok(index), Ok(entry)) = (index, entry)
             && entry.slot != 0
         {
-            // It may be gone, or be in another network namespace.
-            let name = interface_name(index).unwrap_or_else(|| format!("#{index}"));
+            let name = if entry.name().is_empty() { format!("#{index}") } else { entry.name().to_owned() };
             interfaces.insert(u32::from(entry.slot), name);
         }
     })?;

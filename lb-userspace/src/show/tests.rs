@@ -215,18 +215,17 @@ fn affinity_of_clients() {
 #[test]
 fn stats_by_interface_and_reason() {
     let mut store = store();
-    put(&mut store, Table::Ifaces, &7_u32, &IfaceEntry { slot: 1, flags: 0 });
+    put(&mut store, Table::Ifaces, &7_u32, &IfaceEntry::new("eth0", 1, 0));
     let counter = Counter { packets: 5, bytes: 500 };
     put(&mut store, Table::IfaceStats, &(REASON_SLOTS + Reason::NewFlow as u32), &counter);
     put(&mut store, Table::IfaceStats, &(Reason::NotOurs as u32), &counter);
-    let name = |index| (index == 7).then(|| "eth0".to_owned());
-    let text = stats::collect(&store, &stats::Filter::default(), &name).unwrap().text();
+    let text = stats::collect(&store, &stats::Filter::default()).unwrap().text();
     let rows = cells(&text);
     assert_eq!(rows[1][..6], ["(others)", "passed", "not-ours", "V8", "5", "500"]);
     assert_eq!(rows[2][..6], ["eth0", "forwarded", "new-flow", "S1", "5", "500"]);
     assert_eq!(rows.len(), 3);
     let filter = stats::Filter { iface: Some("eth".to_owned()) };
-    assert_eq!(stats::collect(&store, &filter, &name).unwrap().text().lines().count(), 2);
+    assert_eq!(stats::collect(&store, &filter).unwrap().text().lines().count(), 2);
 }
 
 #[test]
