@@ -41,7 +41,6 @@ impl Cli {
             Verb::Test(args) => {
                 test::needs_root(&sh)?;
                 setup::run(&sh)?;
-                build(&sh)?;
                 test::run(&sh, args)
             }
             Verb::Cases(args) => cases::run(&sh, args),
@@ -56,7 +55,6 @@ impl Cli {
                 test::needs_root(&sh)?;
                 setup::run(&sh)?;
                 lint::run(&sh)?;
-                build(&sh)?;
                 test::run(&sh, &test::Args::default())
             }
         }
