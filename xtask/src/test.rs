@@ -33,13 +33,12 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> anyhow::Result<()> {
     let filter = args.filter.as_deref();
     if find_program("cargo-nextest", &search_path()).is_some() {
         step::say("tests, by cargo nextest");
-        return step::run(cmd!(sh, "cargo nextest run --workspace --no-fail-fast {filter...}"));
+        step::run(cmd!(sh, "cargo nextest run --workspace --no-fail-fast {filter...}"))?;
+        return step::run(cmd!(sh, "cargo test --workspace --doc --quiet --no-fail-fast {filter...}"));
     }
     step::say("tests, by cargo test (cargo nextest is quicker: cargo install cargo-nextest --locked)");
     let mut counts = Counts::default();
-    counts.run(
-        cmd!(sh, "cargo test --workspace --exclude lb-tests --all-targets --no-fail-fast {filter...}").into(),
-    )?;
+    counts.run(cmd!(sh, "cargo test --workspace --exclude lb-tests --no-fail-fast {filter...}").into())?;
     // Tests in namespaces share one kernel: one at a time.
     let alone = cmd!(
         sh,
