@@ -1,0 +1,197 @@
+//! The kernel programs, by `BPF_PROG_TEST_RUN`. Needs root.
+
+use std::os::fd::AsFd;
+
+use aya::maps::{Map, MapData};
+use aya::programs::{Program, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::{
+    AffinityEntry, Config, Counter, FlowEntry, FragmentEntry, IfaceEntry, config_flag, iface_flag,
+};
+use lb_common::engine::Position;
+use lb_common::family::{V4Addr, V6Addr};
+use lb_common::reason::{REASON_SLOTS, Reason};
+use lb_common::tables::{SPECS, Spec, Table};
+use lb_userspace::maps::{KernelStore, MapStore, per_cpu};
+use lb_userspace::object::OBJECT;
+
+use super::Error;
+use super::body::{Body, Hook, Outcome};
+
+/// The interface that packets of a test run are at: the namespace's loopback.
+const IFINDEX: u32 = 1;
+/// The program for packets that leave the host, the same beside every hook.
+const EGRESS: &str = "lb_tc_egress";
+/// Room behind a frame in the buffer for what comes out.
+const GROWTH: usize = 256;
+
+/// Ticks as the programs are told; the clock itself need not agree, since rows move what the maps remember.
+const CONFIG: Config = {
+    let mut config = Config::with_ticks_per_second(100);
+    config.flags = config_flag::CSUM_IPV6;
+    config
+};
+
+/// Small maps: rows need little, and emptying them is looking at all of their entries.
+fn capacity(spec: &Spec) -> u32 {
+    match spec.table {
+        Table::Settings | Table::Meta => 1,
+        Table::IfaceStats => REASON_SLOTS,
+        Table::Ifaces => 16,
+        Table::Backends | Table::BackendStats | Table::OpenFlows => 512,
+        _ => 4_096,
+    }
+}
+
+/// A kernel program with maps of its own.
+#[derive(Debug)]
+pub struct Kernel {
+    hook: Hook,
+    ebpf: Ebpf,
+    store: KernelStore,
+    external: bool,
+}
+
+impl Kernel {
+    /// Loads the programs of a hook.
+    ///
+    /// # Errors
+    /// The kernel refuses: not root, too old, or the verifier objects.
+    pub fn load(hook: Hook) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        for spec in SPECS {
+            loader.map_max_entries(spec.name, capacity(spec));
+        }
+        loader.override_global("CONFIG", bytemuck::bytes_of(&CONFIG), true);
+        let mut ebpf = loader.load(OBJECT)?;
+        let mut store = KernelStore::empty();
+        for spec in SPECS {
+            let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;
+            let fd = data(map).ok_or(Error::NoMap(spec.name))?.fd().as_fd().try_clone_to_owned()?;
+            store.insert(spec.table, fd)?;
+        }
+        for name in [hook.program().ok_or(Error::NoProgram("none"))?, EGRESS] {
+            match ebpf.program_mut(name).ok_or(Error::NoProgram(name))? {
+                Program::Xdp(program) => program.load()?,
+                Program::SchedClassifier(program) => program.load()?,
+                _ => return Err(Error::NoProgram(name)),
+            }
+        }
+        Ok(Self { hook, ebpf, store, external: false })
+    }
+
+    fn reasons(&self) -> Result<Vec<Counter>, Error> {
+        let mut counters = vec![Counter::default(); REASON_SLOTS as usize];
+        self.store.scan(Table::IfaceStats, &mut |key, value| {
+            let index: u32 = bytemuck::pod_read_unaligned(key);
+            let counter = &mut counters[index as usize];
+            for cpu in per_cpu::<Counter>(value) {
+                counter.packets += cpu.packets;
+                counter.bytes += cpu.bytes;
+            }
+        })?;
+        Ok(counters)
+    }
+
+    fn mark_external(&mut self, external: bool) -> Result<(), Error> {
+        if self.external != external {
+            let entry = IfaceEntry { slot: 0, flags: if external { iface_flag::EXTERNAL } else { 0 } };
+            self.store.update(Table::Ifaces, bytemuck::bytes_of(&IFINDEX), bytemuck::bytes_of(&entry))?;
+            self.external = external;
+        }
+        Ok(())
+    }
+
+    /// Makes every entry of a table as much older as `age` does to its bytes.
+    fn age(&mut self, table: Table, age: impl Fn(&mut [u8])) -> Result<(), Error> {
+        for (key, mut value) in self.store.dump(table)? {
+            age(&mut value);
+            self.store.update(table, &key, &value)?;
+        }
+        Ok(())
+    }
+}
+
+/// The descriptor of a map of any kind that we use.
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// The one reason that was counted between two readings, and that it was counted as one packet of `bytes` bytes.
+fn counted(before: &[Counter], after: &[Counter], bytes: usize) -> Result<Option<Reason>, Error> {
+    let mut found = None;
+    for (number, (before, after)) in before.iter().zip(after).enumerate() {
+        if before == after {
+            continue;
+        }
+        let reason = u8::try_from(number).ok().and_then(Reason::from_number);
+        let one = after.packets == before.packets + 1 && after.bytes == before.bytes + bytes as u64;
+        if reason.is_none() || found.is_some() || !one {
+            return Err(Error::Counted(format!("number {number}: {before:?} became {after:?}")));
+        }
+        found = reason;
+    }
+    Ok(found)
+}
+
+impl Body for Kernel {
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    fn store(&mut self) -> &mut dyn MapStore {
+        &mut self.store
+    }
+
+    fn run(&mut self, frame: &[u8], position: Position) -> Result<Outcome, Error> {
+        self.mark_external(position.external)?;
+        let before = self.reasons()?;
+        let mut out = vec![0; frame.len() + GROWTH];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let name = if position.egress { EGRESS } else { self.hook.program().unwrap_or(EGRESS) };
+        let result = match self.ebpf.program(name).ok_or(Error::NoProgram(name))? {
+            Program::Xdp(program) => program.test_run(options)?,
+            Program::SchedClassifier(program) => program.test_run(options)?,
+            _ => return Err(Error::NoProgram(name)),
+        };
+        out.truncate(result.data_size_out as usize);
+        let reason = counted(&before, &self.reasons()?, frame.len())?;
+        Ok(Outcome { reason, action: result.return_value, frame: out })
+    }
+
+    fn advance(&mut self, seconds: u32) -> Result<(), Error> {
+        let ticks = seconds * CONFIG.ticks_per_second;
+        macro_rules! age {
+            ($($table:ident $entry:ty;)*) => {$(
+                self.age(Table::$table, |value| {
+                    let mut entry: $entry = bytemuck::pod_read_unaligned(value);
+                    entry.last_seen = entry.last_seen.wrapping_sub(ticks);
+                    value.copy_from_slice(bytemuck::bytes_of(&entry));
+                })?;
+            )*};
+        }
+        age! {
+            FlowsV4 FlowEntry<V4Addr>;
+            FlowsV6 FlowEntry<V6Addr>;
+            Affinity AffinityEntry;
+            Fragments FragmentEntry;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), Error> {
+        self.external = false;
+        for spec in SPECS {
+            super::body::clear(&mut self.store, spec.table)?;
+        }
+        Ok(())
+    }
+}
