@@ -1,11 +1,13 @@
 //! What runs the engine: the host build, or a kernel program.
 
 use lb_common::engine::Position;
+use lb_common::engine::answer::NOTE_MAGIC;
 use lb_common::reason::{Class, Reason};
 use lb_common::tables::Table;
 use lb_userspace::maps::MapStore;
 
 use super::Error;
+use super::row::Given;
 
 /// Longest frame that fits one buffer of a page with what the kernel puts around it, in test runs.
 const ONE_BUFFER: usize = 3_400;
@@ -34,14 +36,21 @@ impl Hook {
         }
     }
 
-    /// Whether a test run takes a frame of this length: the kernel wants an Ethernet header, and programs of one buffer no
-    /// more than that.
-    pub const fn takes(self, len: usize) -> bool {
-        match self {
-            Self::Host => true,
-            Self::Xdp | Self::Tc => len >= 14 && len <= ONE_BUFFER,
-            Self::XdpFrags => len >= 14,
-        }
+    /// Whether a test run takes this frame, by its length: the kernel wants an Ethernet header, at tc the network header
+    /// that the EtherType promises as well, and in programs of one buffer no more than fits one.
+    pub fn takes(self, frame: &[u8]) -> bool {
+        let least = match (self, frame.get(12..14)) {
+            (Self::Host, _) => 0,
+            (Self::Tc, Some([0x08, 0x00])) => 34,
+            (Self::Tc, Some([0x86, 0xdd])) => 54,
+            (Self::Tc, _) => 15,
+            (Self::Xdp | Self::XdpFrags, _) => 14,
+        };
+        let most = match self {
+            Self::Host | Self::XdpFrags => usize::MAX,
+            Self::Xdp | Self::Tc => ONE_BUFFER,
+        };
+        (least..=most).contains(&frame.len())
     }
 
     /// Whether the field alone tells whether a checksum is partial. At tc the kernel knows, and says "no" in a test run.
@@ -49,21 +58,39 @@ impl Hook {
         !matches!(self, Self::Tc)
     }
 
-    /// What the program must return for a packet of this class.
-    pub const fn action(self, class: Class, egress: bool) -> u32 {
+    /// What the program must return for a packet, and how the packet must look afterwards; `None`: it is dropped, and may
+    /// look anyhow. `sent` is how it looks when it is forwarded, `answer` the answer to it.
+    ///
+    /// XDP leaves answering to the tc program of the same interface: a note stands in front of the packet.
+    pub fn after(self, given: &Given, sent: &[u8], answer: Option<&[u8]>) -> (u32, Option<Vec<u8>>) {
         const XDP_DROP: u32 = 1;
         const XDP_PASS: u32 = 2;
         const TC_ACT_UNSPEC: u32 = -1_i32 as u32;
         const TC_ACT_SHOT: u32 = 2;
-        if egress {
-            return TC_ACT_UNSPEC;
+        const TC_ACT_REDIRECT: u32 = 7;
+        let class = given.reason.class();
+        let frame = match class {
+            Class::Forwarded => sent,
+            Class::Passed | Class::Answered | Class::Dropped => &given.frame,
+        };
+        let left = Some(frame.to_vec());
+        if given.position.egress {
+            return (if self == Self::Host { 0 } else { TC_ACT_UNSPEC }, left);
         }
         match (self, class) {
-            (Self::Host, _) => 0,
-            (Self::Xdp | Self::XdpFrags, Class::Forwarded | Class::Passed) => XDP_PASS,
-            (Self::Xdp | Self::XdpFrags, Class::Answered | Class::Dropped) => XDP_DROP,
-            (Self::Tc, Class::Forwarded | Class::Passed) => TC_ACT_UNSPEC,
-            (Self::Tc, Class::Answered | Class::Dropped) => TC_ACT_SHOT,
+            (Self::Host, Class::Answered) => (0, answer.map(<[u8]>::to_vec)),
+            (Self::Host, _) => (0, left),
+            (Self::Xdp | Self::XdpFrags, Class::Forwarded | Class::Passed) => (XDP_PASS, left),
+            (Self::Xdp | Self::XdpFrags, Class::Answered) => {
+                let note = [NOTE_MAGIC, given.reason as u32].map(u32::to_ne_bytes).concat();
+                (XDP_PASS, Some([&note, frame].concat()))
+            }
+            (Self::Xdp | Self::XdpFrags, Class::Dropped) => (XDP_DROP, left),
+            (Self::Tc, Class::Forwarded | Class::Passed) => (TC_ACT_UNSPEC, left),
+            (Self::Tc, Class::Answered) => {
+                (if answer.is_some() { TC_ACT_REDIRECT } else { TC_ACT_SHOT }, answer.map(<[u8]>::to_vec))
+            }
+            (Self::Tc, Class::Dropped) => (TC_ACT_SHOT, left),
         }
     }
 }

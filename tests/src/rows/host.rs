@@ -1,6 +1,7 @@
 //! The host build of the engine.
 
 use lb_common::abi::Counter;
+use lb_common::engine::answer::answer;
 use lb_common::engine::{Position, process};
 use lb_common::memory::{Memory, MemoryPacket};
 use lb_common::reason::Class;
@@ -57,9 +58,11 @@ impl Body for Host {
             counter.bytes += frame.len() as u64;
             memory.put(Table::IfaceStats, &index, &counter);
         }
-        let action = Hook::Host.action(reason.class(), false);
-        let action = if position.egress { Hook::Host.action(reason.class(), true) } else { action };
-        Ok(Outcome { reason: counted.then_some(reason), action, frame: packet.0 })
+        if reason.class() == Class::Answered {
+            // Without an answer it is dropped, however it looks.
+            let _answered = answer(&mut packet, reason);
+        }
+        Ok(Outcome { reason: counted.then_some(reason), action: 0, frame: packet.0 })
     }
 
     fn advance(&mut self, seconds: u32) -> Result<(), Error> {

@@ -28,6 +28,10 @@ pub enum Upper {
     Tcp {
         /// FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
         flags: u8,
+        /// Sequence and acknowledgement numbers.
+        numbers: [u32; 2],
+        /// Window.
+        window: u16,
         /// Options, a multiple of four bytes.
         options: Vec<u8>,
     },
@@ -72,6 +76,14 @@ pub struct Packet {
     pub traffic_class: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
+    /// IPv4 identification; that of a fragment stands in its slice.
+    pub id: u16,
+    /// IPv4 "don't fragment".
+    pub dont_fragment: bool,
+    /// IPv6 flow label.
+    pub flow_label: u32,
+    /// Link addresses the other way round: sent back.
+    pub turned: bool,
     /// IPv4 options, a multiple of four bytes.
     pub options: Vec<u8>,
     /// IPv6 extension headers: number and header, whose first byte is filled in.
@@ -103,6 +115,10 @@ impl Packet {
             dst,
             traffic_class: 0,
             hop_limit: 64,
+            id: 0x1c46,
+            dont_fragment: false,
+            flow_label: 0x5_a5a5,
+            turned: false,
             options: Vec::new(),
             extensions: Vec::new(),
             upper,
@@ -221,6 +237,50 @@ impl Packet {
         Self::new((from, 0), (self.src.0, 0), Upper::Icmp { kind, code, rest }).payload(quoted)
     }
 
+    /// What comes back in place of a backend's answer: RST, ICMP "port unreachable" or echo reply.
+    ///
+    /// TTL is 64, nothing of the packet's own marks is kept.
+    pub fn answer(&self) -> Self {
+        let upper = match &self.upper {
+            Upper::Tcp { flags, numbers, .. } => {
+                let (syn, fin, ack) = (flags >> 1 & 1, flags & 1, flags >> 4 & 1);
+                let got = self.payload.len() as u32 + u32::from(syn) + u32::from(fin);
+                // RFC 9293 section 3.10.7.1.
+                let (flags, numbers) = match ack {
+                    1 => (0x04, [numbers[1], 0]),
+                    _ => (0x14, [0, numbers[0].wrapping_add(got)]),
+                };
+                Upper::Tcp { flags, numbers, window: 0, options: Vec::new() }
+            }
+            Upper::Icmp { rest, .. } => {
+                Upper::Icmp { kind: if self.is_v4() { 0 } else { 129 }, code: 0, rest: *rest }
+            }
+            _ => {
+                let (kind, code) = if self.is_v4() { (3, 3) } else { (1, 4) };
+                Upper::Icmp { kind, code, rest: [0; 4] }
+            }
+        };
+        let mut answer = Self::new(self.dst, self.src, upper);
+        answer.tags.clone_from(&self.tags);
+        (answer.id, answer.dont_fragment, answer.flow_label, answer.turned) = (0, true, 0, true);
+        match &self.upper {
+            Upper::Tcp { .. } | Upper::Icmp { .. } => {
+                // The header stays as long as it was; IPv4 options become "no operation".
+                answer.options = vec![1; self.options.len()];
+                answer.extensions.clone_from(&self.extensions);
+                if let Upper::Icmp { .. } = self.upper {
+                    answer.payload.clone_from(&self.payload);
+                }
+            }
+            _ => {
+                let mut quoted = self.network_bytes();
+                quoted.truncate(quoted.len().min(128) & !3);
+                answer.payload = quoted;
+            }
+        }
+        answer
+    }
+
     /// The protocol number of what it carries.
     pub fn protocol(&self) -> u8 {
         match self.upper {
@@ -260,10 +320,12 @@ impl Packet {
         let mut bytes = Vec::new();
         let ports = [self.src.1.to_be_bytes(), self.dst.1.to_be_bytes()].concat();
         match &self.upper {
-            Upper::Tcp { flags, options } => {
+            Upper::Tcp { flags, numbers, window, options } => {
                 bytes.extend(ports);
-                bytes.extend([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
-                bytes.extend([(5 + options.len() / 4) as u8 * 16, *flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+                bytes.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
+                bytes.extend([(5 + options.len() / 4) as u8 * 16, *flags]);
+                bytes.extend(window.to_be_bytes());
+                bytes.extend([0; 4]);
                 bytes.extend(options);
             }
             Upper::Udp => {
@@ -326,8 +388,9 @@ impl Packet {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header_len = 20 + self.options.len();
                 let total_len = (header_len + upper.len()) as u16;
-                let id = self.slice.map_or(0x1c46, |slice| slice.id as u16);
-                let fragment = from / 8 | if more { 0x2000 } else { 0 };
+                let id = self.slice.map_or(self.id, |slice| slice.id as u16);
+                let flags = (u16::from(more) << 13) | (u16::from(self.dont_fragment) << 14);
+                let fragment = flags | (from / 8);
                 let mut header = vec![0x40 | (header_len / 4) as u8, self.traffic_class];
                 header.extend(total_len.to_be_bytes());
                 header.extend(id.to_be_bytes());
@@ -350,7 +413,7 @@ impl Packet {
                 }
                 let length: usize = extensions.iter().map(|(_, header)| header.len()).sum();
                 let class = u32::from(self.traffic_class);
-                let mut header = (6 << 28 | class << 20 | 0x5_a5a5).to_be_bytes().to_vec();
+                let mut header = (6 << 28 | class << 20 | self.flow_label).to_be_bytes().to_vec();
                 header.extend(((length + upper.len()) as u16).to_be_bytes());
                 let numbers: Vec<u8> = extensions.iter().map(|(n, _)| *n).chain([self.protocol()]).collect();
                 header.extend([numbers[0], self.hop_limit]);
@@ -375,7 +438,9 @@ impl Packet {
 
     /// The frame.
     pub fn frame(&self) -> Vec<u8> {
-        let mut bytes = vec![0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02];
+        const ENDS: [[u8; 6]; 2] = [[0x02, 0, 0, 0, 0, 0x01], [0x02, 0, 0, 0, 0, 0x02]];
+        let [dst, src] = if self.turned { [ENDS[1], ENDS[0]] } else { ENDS };
+        let mut bytes = [dst, src].concat();
         for (ethertype, tag) in &self.tags {
             bytes.extend(ethertype.to_be_bytes());
             bytes.extend(tag.to_be_bytes());

@@ -48,6 +48,8 @@ pub struct Given {
     pub reason: Reason,
     /// The frame that must come out, in case it is sent on: one of these. With several, the row is about which it is not.
     pub out: Vec<Vec<u8>>,
+    /// The answer, in case it is to be answered; `None`: it gets none, and is dropped.
+    pub answer: Option<Vec<u8>>,
     /// Its statistics.
     pub stats: Option<Direction>,
     /// Number of an earlier step's packet that must have come out with the same destination.
@@ -112,6 +114,8 @@ impl Say {
                     Self::Fin => 0x11,
                     Self::Reset => 0x04,
                 },
+                numbers: [0x0123_4567, 0x89ab_cdef],
+                window: 0xfaf0,
                 options: Vec::new(),
             },
             Protocol::Udp => Upper::Udp,
@@ -278,7 +282,7 @@ impl Script {
     fn given(&mut self, packet: &Packet, reason: Reason, out: Vec<Vec<u8>>, stats: Option<Direction>) {
         self.row.keeps_partial |= packet.checksum == Checksum::Partial;
         let (frame, position) = (packet.frame(), self.position);
-        let given = Given { frame, position, reason, out, stats, like: None };
+        let given = Given { frame, position, reason, out, answer: None, stats, like: None };
         self.row.steps.push(Step::Packet(Box::new(given)));
     }
 
@@ -293,7 +297,15 @@ impl Script {
         self.given(packet, reason, vec![out.frame()], stats);
     }
 
-    /// `packet` comes, and is left as it is: passed, dropped, or to be answered.
+    /// `packet` comes and is answered.
+    pub fn answer(&mut self, reason: Reason, packet: &Packet) {
+        self.given(packet, reason, Vec::new(), None);
+        if let Some(Step::Packet(given)) = self.row.steps.last_mut() {
+            given.answer = Some(packet.answer().frame());
+        }
+    }
+
+    /// `packet` comes, and is left as it is: passed, or dropped.
     pub fn leave(&mut self, reason: Reason, packet: &Packet) {
         self.given(packet, reason, Vec::new(), None);
     }

@@ -1,11 +1,36 @@
 //! The rows, by rule group.
 
+mod addresses;
+mod backends;
+mod checksums;
+mod connections;
+mod fragments;
+mod frontends;
+mod headers;
+mod icmp;
+mod malformed;
 mod selection;
+mod verdicts;
 
 use super::row::{Row, Rows};
 
+/// Writes the rows of a group.
+type Write = fn(&mut Rows);
+
 /// Name of a rule group, and its rows.
-pub const GROUPS: &[(&str, fn(&mut Rows))] = &[("selection", selection::rows)];
+pub const GROUPS: &[(&str, Write)] = &[
+    ("frontends", frontends::rows),
+    ("backends", backends::rows),
+    ("selection", selection::rows),
+    ("connections", connections::rows),
+    ("verdicts", verdicts::rows),
+    ("malformed", malformed::rows),
+    ("addresses", addresses::rows),
+    ("icmp", icmp::rows),
+    ("fragments", fragments::rows),
+    ("headers", headers::rows),
+    ("checksums", checksums::rows),
+];
 
 /// The rows of one group.
 ///
