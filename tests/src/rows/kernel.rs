@@ -95,7 +95,7 @@ impl Kernel {
 
     fn mark_external(&mut self, external: bool) -> Result<(), Error> {
         if self.external != external {
-            let entry = IfaceEntry { slot: 0, flags: if external { iface_flag::EXTERNAL } else { 0 } };
+            let entry = IfaceEntry::new("lo", 0, if external { iface_flag::EXTERNAL } else { 0 });
             self.store.update(Table::Ifaces, bytemuck::bytes_of(&IFINDEX), bytemuck::bytes_of(&entry))?;
             self.external = external;
         }
