@@ -34,6 +34,7 @@ fn run() -> anyhow::Result<ExitCode> {
         }
     }
     let mut probers: Vec<Box<dyn Prober>> = vec![Box::new(Reference::default())];
+    probers.extend(cases::everywhere()?);
     let report = cases::run(&folder, area.as_deref(), &mut probers)?;
     let (passed, failed) = report.totals();
     if json {

@@ -5,6 +5,7 @@
 
 mod checks;
 mod config;
+mod engine;
 mod fields;
 mod file;
 mod objects;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+pub use engine::{Engine, everywhere};
 pub use probe::{Observed, Probe, Prober, SourceKind, Verdict};
 pub use reference::Reference;
 pub use report::{Report, Row};

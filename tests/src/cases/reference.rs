@@ -95,13 +95,13 @@ impl Reference {
             .filter_map(|index| service.backends.get(*index))
             .map(|backend| SocketAddr::new(backend.addr, backend.port))
             .collect();
-        // V1 comes first: nobody anywhere is a refusal, whoever asks.
-        if backends.is_empty() && !service.has_any_endpoints {
-            return drop(Verdict::Reject);
-        }
-        // V7
+        // V7 comes first, as kube-proxy's firewall does: who may not ask is told nothing.
         if frontend.kind == FrontendKind::LoadBalancer && !self.may_dial(probe, service, frontend) {
             return drop(Verdict::Drop);
+        }
+        // V1
+        if backends.is_empty() && !service.has_any_endpoints {
+            return drop(Verdict::Reject);
         }
         // V2
         if backends.is_empty() {
