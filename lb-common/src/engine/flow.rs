@@ -38,7 +38,18 @@ pub fn partner_entry<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Flow
     }
 }
 
+/// Whether `entry` takes packets back to where those of `key` come from.
+#[inline(always)]
+pub fn leads_back<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> bool {
+    entry.dst == key.src
+        && entry.src == key.dst
+        && entry.dport_be == key.sport_be
+        && entry.sport_be == key.dport_be
+}
+
 /// Removes both directions of the flow that `work.met` belongs to.
+///
+/// Once a flow is over, its way back may belong to another by now (C6): that one is left alone.
 #[inline(always)]
 pub fn forget<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     let key = &work.met.key;
@@ -47,7 +58,9 @@ pub fn forget<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     };
     let entry = cell.get();
     work.other_key = partner_key(key, &entry);
-    tables.remove_flow(&work.other_key);
+    if tables.flow(&work.other_key).is_some_and(|other| leads_back(key, &other.get())) {
+        tables.remove_flow(&work.other_key);
+    }
     tables.remove_flow(key);
     if !state::is_closing(entry.state) {
         count_end(tables, &entry);

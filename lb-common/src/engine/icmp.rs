@@ -79,6 +79,8 @@ pub fn translate_error<W: Wire, P: Packet, T: Tables>(
         let old = packet.half(quoted_field)?;
         if !(quoted.protocol == protocol::UDP && old == 0) {
             let new = checksum::update(old, checksum::add(entry.addr_delta, entry.port_delta));
+            // RFC 768: a computed zero is sent as all ones.
+            let new = if quoted.protocol == protocol::UDP && new == 0 { 0xffff } else { new };
             packet.set_half(quoted_field, new)?;
             delta = checksum::add(delta, checksum::half_delta([old, 0], [new, 0]));
         }

@@ -1,6 +1,6 @@
 //! First packets of flows: frontend, policy, backend, source port, both entries (F, V, A2, A3, C6).
 
-use super::flow::{partner_entry, partner_key};
+use super::flow::{leads_back, partner_entry, partner_key};
 use super::parse::{Wire, tcp_flag};
 use super::select::{self, Chosen};
 use super::steps::Work;
@@ -196,10 +196,6 @@ fn replaceable<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, reply_key: &
         return true;
     };
     let entry = cell.get();
-    let same = entry.dst == key.src
-        && entry.src == key.dst
-        && entry.dport_be == key.sport_be
-        && entry.sport_be == key.dport_be;
     let idle = state::elapsed(tables.now(), entry.last_seen);
-    same || idle > state::lifetime(&tables.config(), key.protocol, entry.state)
+    leads_back(key, &entry) || idle > state::lifetime(&tables.config(), key.protocol, entry.state)
 }

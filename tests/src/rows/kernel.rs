@@ -25,9 +25,9 @@ const EGRESS: &str = "lb_tc_egress";
 /// Room behind a frame in the buffer for what comes out.
 const GROWTH: usize = 256;
 
-/// Ticks as the programs are told; the clock itself need not agree, since rows move what the maps remember.
+/// Ticks as the programs are told: as many as any kernel's clock makes, so that the time that really passes counts for less.
 const CONFIG: Config = {
-    let mut config = Config::with_ticks_per_second(100);
+    let mut config = Config::with_ticks_per_second(1000);
     config.flags = config_flag::CSUM_IPV6;
     config
 };

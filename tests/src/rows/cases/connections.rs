@@ -341,6 +341,16 @@ fn ports(rows: &mut Rows) {
         s.open(&direct);
         s.back(&direct, Say::Accept);
     });
+    rows.all("C6 a flow that is over leaves the one alone that has its place now", |s| {
+        let (first, second) = two_frontends(s);
+        s.open(&first);
+        s.advance(65);
+        let second = second.as_seen(second.client);
+        s.establish(&second);
+        s.open(&first.as_seen(s.client(61_000)));
+        s.back(&second, Say::Data);
+        s.to(&second, Say::Data);
+    });
     rows.tcp("C6 without ports to give the second flow is dropped", |s| {
         s.snat_ports(0, 0);
         let (first, second) = two_frontends(s);

@@ -87,6 +87,15 @@ pub(super) fn rows(rows: &mut Rows) {
             |packet: crate::rows::Packet| packet.checksum(Checksum::None).error(router, kind, code, 64);
         s.expect(Reason::IcmpError, &none(conn.forwarded(Say::Data)), &none(conn.request(Say::Data)));
     });
+    rows.udp("A4 a quoted checksum that comes out as zero is all ones", |s| {
+        s.serve(&[s.svc(&[1])]);
+        let (conn, router) = (s.conn(1000, 1), s.net.outside(200));
+        started(s, &conn);
+        let (kind, code) = too_big(s.net);
+        let sent = conn.request(Say::Data).with_zero_sum();
+        let error = conn.onward(sent.clone()).error(router, kind, code, 100);
+        s.expect(Reason::IcmpError, &error, &sent.error(router, kind, code, 100));
+    });
     rows.all("A4 errors about a masqueraded flow", |s| {
         s.surroundings.masquerade_all = true;
         s.serve(&[s.svc(&[1])]);
