@@ -12,5 +12,6 @@ pub mod maps;
 pub mod model;
 pub mod object;
 pub mod plan;
+mod private_file;
 pub mod show;
 pub mod source;

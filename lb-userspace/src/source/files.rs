@@ -3,29 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use tracing::debug;
 
 use super::document::{self, Document, Finding};
 use super::kube::ObjectKey;
+use super::memory::{KeptObjects, Memory};
 use super::objects::{Objects, SharedObject};
 use super::problem::{Problem, Severity};
+use super::stamp::Stamp;
 use super::watch::Watch;
 
 /// File names that are read in a folder.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
-/// A file changed less than this ago is read once more: on older kernels two changes may share a time stamp.
-const YOUNG: Duration = Duration::from_millis(50);
 
 /// What is known after a load.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// All objects in force.
-    pub objects: Objects,
+    pub objects: Arc<Objects>,
     /// Everything wrong with the input, in order.
     pub problems: Vec<Problem>,
 }
@@ -39,6 +37,11 @@ pub struct Source {
     in_force: BTreeMap<ObjectKey, SharedObject>,
     snapshot: Snapshot,
     watch: Watch,
+    memory: Option<Memory>,
+    /// Last good states of an earlier run, until the first load.
+    recalled: KeptObjects,
+    /// Problems of no file, as they were at the last load.
+    general_problems: Vec<Problem>,
 }
 
 impl Source {
@@ -52,7 +55,22 @@ impl Source {
             files: BTreeMap::new(),
             in_force: BTreeMap::new(),
             snapshot: Snapshot::default(),
+            memory: None,
+            recalled: KeptObjects::new(),
+            general_problems: Vec::new(),
         }
+    }
+
+    /// Keeps last good states in this file, so that a restart does not take down what is broken. To be called before the
+    /// first load.
+    ///
+    /// # Errors
+    /// When there is such a file and nothing can be made of it; it will be written anew.
+    pub fn remember_in(&mut self, path: PathBuf) -> Result<(), Problem> {
+        let memory = self.memory.insert(Memory::new(path));
+        self.recalled = memory.read().map_err(|reason| whole_file(memory.path(), reason))?;
+        self.in_force.extend(self.recalled.values().flatten().cloned());
+        Ok(())
     }
 
     /// Reads what has changed since the last call and says what is in force now. Never fails: what is wrong is among the
@@ -75,21 +93,29 @@ impl Source {
             }
         }
         // What a folder that cannot be listed held is kept, as nothing is known about it.
+        let before = self.files.len();
         self.files.retain(|path, _| {
             present.contains(path) || unknown.iter().any(|folder| path.starts_with(folder))
         });
+        let mut changed =
+            self.files.len() != before || problems != self.general_problems || !self.recalled.is_empty();
         for path in present {
             let force = forced.contains(&path);
             match self.files.get_mut(&path) {
-                Some(file) => file.refresh(&path, force),
+                Some(file) => changed |= file.refresh(&path, force),
                 None => {
-                    let mut file = File::default();
+                    let mut file = File::recall(self.recalled.remove(&path));
                     file.refresh(&path, true);
                     self.files.insert(path, file);
+                    changed = true;
                 }
             }
         }
-        self.merge(problems);
+        if changed {
+            self.general_problems.clone_from(&problems);
+            self.merge(problems);
+        }
+        self.recalled.clear();
         self.snapshot.clone()
     }
 
@@ -136,12 +162,17 @@ impl Source {
                 }
             }
         }
-        for file in self.files.values() {
+        let mut kept = KeptObjects::new();
+        for (path, file) in &self.files {
             for key in &file.broken {
                 if let Some(object) = (!in_force.contains_key(key)).then(|| self.in_force.get(key)).flatten()
                 {
                     in_force.insert(key.clone(), object.clone());
+                    kept.entry(path.clone()).or_default().push((key.clone(), object.clone()));
                 }
+            }
+            for (key, object, _) in file.objects.iter().filter(|(key, ..)| file.kept.contains(key)) {
+                kept.entry(path.clone()).or_default().push((key.clone(), object.clone()));
             }
             problems.extend(file.problems.iter().cloned().map(|problem| {
                 let kept = file.broken.iter().any(|key| {
@@ -152,13 +183,18 @@ impl Source {
                 Problem { kept_last_good: problem.kept_last_good || kept, ..problem }
             }));
         }
+        if let Some(memory) = &mut self.memory
+            && let Err(reason) = memory.write(&kept)
+        {
+            problems.push(Problem { severity: Severity::Warning, ..whole_file(memory.path(), reason) });
+        }
         problems.sort();
         let mut objects = Objects::default();
         for object in in_force.values() {
             objects.insert(object.clone());
         }
         self.in_force = in_force;
-        self.snapshot = Snapshot { objects, problems };
+        self.snapshot = Snapshot { objects: Arc::new(objects), problems };
     }
 }
 
@@ -207,40 +243,6 @@ fn whole_file(path: &Path, reason: String) -> Problem {
     }
 }
 
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-
-    fn is_young(&self) -> bool {
-        let seconds = u64::try_from(self.changed.0).unwrap_or(0);
-        let nanoseconds = u64::try_from(self.changed.1).unwrap_or(0);
-        let changed =
-            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds);
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age < YOUNG)
-    }
-}
-
 /// A document as it was read; lines count within the document.
 #[derive(Debug)]
 struct ReadDocument {
@@ -274,11 +276,20 @@ struct File {
     objects: Vec<(ObjectKey, SharedObject, u64)>,
     /// Objects whose documents are broken, and that no document of this file gives in a good state.
     broken: Vec<ObjectKey>,
+    /// Objects in force that no document gives any more, as one cannot be read.
+    kept: BTreeSet<ObjectKey>,
     problems: Vec<Problem>,
 }
 
 impl File {
-    fn refresh(&mut self, path: &Path, force: bool) {
+    /// A file that is new to this run, with what an earlier one held to.
+    fn recall(objects: Option<Vec<(ObjectKey, SharedObject)>>) -> Self {
+        let objects = objects.into_iter().flatten().map(|(key, object)| (key, object, 0)).collect();
+        Self { objects, ..Self::default() }
+    }
+
+    /// Reads the file if it has changed or must be; true if it was read.
+    fn refresh(&mut self, path: &Path, force: bool) -> bool {
         let read = Stamp::of(path).and_then(|stamp| {
             if !force && self.stamp == Some(stamp) {
                 return Ok(None);
@@ -286,7 +297,7 @@ impl File {
             fs::read(path).map(|bytes| Some((stamp, bytes)))
         });
         match read {
-            Ok(None) => {}
+            Ok(None) => return false,
             Ok(Some((stamp, bytes))) => match String::from_utf8(bytes) {
                 Ok(text) => {
                     self.stamp = (!stamp.is_young()).then_some(stamp);
@@ -307,11 +318,13 @@ impl File {
                 self.refuse(whole_file(path, reason(&error)));
             }
         }
+        true
     }
 
     /// Nothing can be told about the file's objects: all stay.
     fn refuse(&mut self, problem: Problem) {
         self.documents.clear();
+        self.kept = self.objects.iter().map(|(key, ..)| key.clone()).collect();
         self.problems = vec![Problem { kept_last_good: !self.objects.is_empty(), ..problem }];
     }
 
@@ -362,7 +375,12 @@ impl File {
                 });
             }
         }
+        if unidentified {
+            // What was broken before may be broken beyond recognition now.
+            broken.extend(self.broken.drain(..));
+        }
         broken.retain(|key| !good.contains_key(key));
+        self.kept.clear();
         if unidentified {
             self.keep_missing(&mut good, &broken, &mut problems);
         }
@@ -373,20 +391,19 @@ impl File {
 
     /// A document nobody can read may be about any object that was here and is not in the other documents: they stay.
     fn keep_missing(
-        &self,
+        &mut self,
         good: &mut BTreeMap<ObjectKey, (SharedObject, u64)>,
         broken: &BTreeSet<ObjectKey>,
         problems: &mut [Problem],
     ) {
-        let mut kept = false;
         for (key, object, line) in &self.objects {
             if !good.contains_key(key) && !broken.contains(key) {
                 good.insert(key.clone(), (object.clone(), *line));
-                kept = true;
+                self.kept.insert(key.clone());
             }
         }
         for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
-            problem.kept_last_good |= kept && problem.object.is_empty();
+            problem.kept_last_good |= !self.kept.is_empty() && problem.object.is_empty();
         }
     }
 }

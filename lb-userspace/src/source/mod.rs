@@ -8,8 +8,10 @@ pub mod document;
 mod files;
 pub mod kube;
 mod lines;
+mod memory;
 pub mod objects;
 pub mod problem;
+mod stamp;
 pub mod validate;
 mod watch;
 

@@ -171,6 +171,46 @@ fn a_folder_that_is_gone_is_named_and_may_return() {
     assert_eq!(ports(&source.load()), [""; 0]);
 }
 
+#[test]
+fn z3_last_good_states_survive_a_restart() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (folder, memory) = (temporary.path().join("manifests"), temporary.path().join("kept.json"));
+    fs::create_dir(&folder).unwrap();
+    let open = || {
+        let mut source = Source::new([&folder]);
+        source.remember_in(memory.clone()).unwrap();
+        source
+    };
+    let good = format!("{}---\n{}", service("a", 1), service("b", 2));
+    replace(&folder, "1.yaml", &good);
+    let mut source = open();
+    source.load();
+    assert!(!memory.exists());
+
+    // One that is known, and one that nobody can read.
+    replace(&folder, "1.yaml", &good.replace("port: 1", "port: 0"));
+    assert_eq!(ports(&source.load()), ["a:1", "b:2"]);
+    let mut source = open();
+    let snapshot = source.load();
+    assert_eq!(ports(&snapshot), ["a:1", "b:2"]);
+    assert!(errors(&snapshot)[0].kept_last_good);
+    replace(&folder, "1.yaml", "kind: [\n");
+    assert_eq!(ports(&source.load()), ["a:1", "b:2"]);
+    let snapshot = open().load();
+    assert_eq!(ports(&snapshot), ["a:1", "b:2"]);
+    assert!(errors(&snapshot)[0].kept_last_good);
+
+    // Mended while nobody ran: only what is written counts, and nothing is left to remember.
+    replace(&folder, "1.yaml", &service("b", 22));
+    let snapshot = open().load();
+    assert_eq!((ports(&snapshot), snapshot.problems), (vec!["b:22".to_owned()], vec![]));
+    assert!(!memory.exists());
+
+    fs::write(&memory, "{").unwrap();
+    let problem = Source::new([&folder]).remember_in(memory.clone()).unwrap_err();
+    assert!(problem.to_string().contains("is damaged"), "{problem}");
+}
+
 /// Loads until the Services are as wanted; panics when changes are not noticed in time.
 async fn until(source: &mut Source, wanted: &[&str]) {
     let wait = async {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use super::Allocations;
 use crate::model::desired::Protocol;
+use crate::private_file;
 use crate::source::kube::Name;
 use crate::source::validate::parse_protocol;
 
@@ -97,18 +97,9 @@ impl StateFile {
     /// Replaces the file as a whole, readable by its owner only.
     pub(super) fn store(&self, allocations: &Allocations) -> Result<(), StateError> {
         let write = || -> io::Result<()> {
-            let folder = match self.path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => Path::new("."),
-            };
-            fs::create_dir_all(folder)?;
-            // Created with mode 0600.
-            let mut file = NamedTempFile::new_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, &Contents::from(allocations))?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|error| error.error)?;
-            Ok(())
+            let mut bytes = serde_json::to_vec_pretty(&Contents::from(allocations))?;
+            bytes.push(b'\n');
+            private_file::replace(&self.path, &bytes)
         };
         write().map_err(|source| StateError::Write { path: self.path.clone(), source })
     }
