@@ -65,6 +65,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(complaint) = complaint {
         warn!("{complaint}");
     }
+    let mut source = Source::new(&args.manifests);
+    if let Err(problem) = source.remember_in(args.state_file.with_extension("kept.json")) {
+        warn!("{problem}");
+    }
     let mut watcher = Watcher::new()?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to signals")?;
@@ -74,7 +78,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         store,
         planner,
         allocator,
-        source: Source::new(&args.manifests),
+        source,
         keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook),
         network,
         said: BTreeSet::new(),
