@@ -7,17 +7,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lb_userspace::lab::Lab;
 use serde_json::Value;
 
-/// The `lb` program beside the tests, in target/debug or target/release.
+/// The `lb` program under test: the one that `LB_BIN` names (`cargo xtask test` names the binary that ships), else the one
+/// that cargo builds from the same sources whenever it builds these tests.
 ///
 /// # Panics
-/// When it has not been built.
+/// When it is not there.
 pub fn lb_program() -> PathBuf {
+    let program = std::env::var_os("LB_BIN").map_or_else(built_with_the_tests, PathBuf::from);
+    assert!(program.exists(), "{} is not there", program.display());
+    program
+}
+
+/// The program of this package, in target/debug or target/release.
+fn built_with_the_tests() -> PathBuf {
     let own = std::env::current_exe().expect("the test has a file");
     // Tests are in target/PROFILE/deps.
     let folder = own.parent().and_then(Path::parent).expect("a test is two folders down");
-    let program = folder.join("lb");
-    assert!(program.exists(), "{} is not there: `cargo build --bin lb` makes it", program.display());
-    program
+    folder.join("lb-under-test")
 }
 
 /// The examples of the repository.

@@ -1,5 +1,7 @@
 //! Test support.
 
+pub mod capture;
 pub mod cases;
 pub mod lab;
 pub mod rows;
+pub mod scene;
