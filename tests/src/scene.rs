@@ -1,6 +1,7 @@
 //! A lab with the agent at a given hook, and programs running in its namespaces.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io::Read;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -121,14 +122,16 @@ impl Scene {
         self.namespace(place).run(body).expect("to enter the namespace")
     }
 
-    /// Waits until a TCP port takes connections from there.
+    /// Waits until a TCP port takes connections from there, and until the last of them is closed.
     ///
     /// # Panics
     /// When it does not for long.
     pub fn wait_for_tcp(&self, place: &str, to: SocketAddr) {
         self.inside(place, || {
             wait_for(&format!("{to} to listen"), || {
-                TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok()
+                TcpStream::connect_timeout(&to, Duration::from_secs(1))
+                    .and_then(|stream| close(&stream))
+                    .is_ok()
             });
         });
     }
@@ -209,6 +212,19 @@ impl Drop for Background {
 pub fn url(address: &str, path: &str) -> String {
     let address: IpAddr = address.parse().expect("an address");
     format!("http://{}{path}", SocketAddr::new(address, 80))
+}
+
+/// Ends a connection and waits until the other side has, too.
+///
+/// # Errors
+/// When the other side does not, or had more to say.
+pub fn close(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    match stream.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(std::io::Error::other("more came after the end")),
+    }
 }
 
 /// Waits for a condition.
