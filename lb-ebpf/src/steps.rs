@@ -8,8 +8,11 @@ use core::mem::transmute;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
+use aya_log_ebpf::info;
+use lb_common::abi::config_flag;
 use lb_common::engine::parse::{V4, V6, Wire};
 use lb_common::engine::steps::{Steps, Work};
+use lb_common::engine::tables::Tables;
 use lb_common::engine::{first_packet, flow, without_ports};
 use lb_common::family::{Address, V4Addr, V6Addr};
 use lb_common::reason::Reason;
@@ -57,7 +60,16 @@ impl<C: Cut> Steps<Frame<C>> for KernelTables {
 
     #[inline(always)]
     fn first_packet<W: Wire>(&self, _work: &mut Work<W::Addr>) -> Reason {
-        reason(if W::IS_V6 { lb_first_packet_v6() } else { lb_first_packet_v4() })
+        let number = if W::IS_V6 { lb_first_packet_v6() } else { lb_first_packet_v4() };
+        // Off in the read-only data, so the verifier removes it, unless the agent was asked to trace.
+        if self.config().flags & config_flag::TRACE != 0 {
+            if W::IS_V6 {
+                lb_trace_v6(number)
+            } else {
+                lb_trace_v4(number)
+            };
+        }
+        reason(number)
     }
 
     #[inline(always)]
@@ -150,4 +162,40 @@ macro_rules! flow_pieces {
 flow_pieces! {
     lb_first_packet_v4 lb_refresh_v4 lb_forget_v4 V4;
     lb_first_packet_v6 lb_refresh_v6 lb_forget_v6 V6;
+}
+
+macro_rules! traces {
+    ($($name:ident $wire:ty, $printable:path;)*) => {$(
+        /// Logs what a first packet met.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(number: u32) -> u32 {
+            if let Some(work) = work::<$wire>() {
+                let key = &work.met.key;
+                info!(
+                    &(),
+                    "protocol {} {:i}:{} -> {:i}:{}: reason {}",
+                    key.protocol,
+                    $printable(key.src),
+                    u16::from_be(key.sport_be),
+                    $printable(key.dst),
+                    u16::from_be(key.dport_be),
+                    number
+                );
+            }
+            0
+        }
+    )*};
+}
+
+/// The logger takes IPv6 addresses as bytes.
+#[inline(always)]
+fn bytes(address: V6Addr) -> [u8; 16] {
+    // SAFETY: same size, any bytes will do.
+    unsafe { transmute(address) }
+}
+
+traces! {
+    lb_trace_v4 V4, u32::from_be;
+    lb_trace_v6 V6, bytes;
 }

@@ -81,6 +81,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 
+    /// Log every first packet from inside the kernel: for looking closely, not for keeps
+    #[arg(long)]
+    pub trace: bool,
+
     /// Entries of the frontend tables, for each family
     #[arg(long, value_name = "N")]
     pub max_frontends: Option<u32>,

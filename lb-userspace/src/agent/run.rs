@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use lb_common::abi::{ABI_VERSION, Meta};
+use aya_log::EbpfLogger;
+use lb_common::abi::{ABI_VERSION, Meta, config_flag};
 use lb_common::tables::Table;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +28,9 @@ use crate::source::{Severity, Source};
 const NETWORK_PAUSE: Duration = Duration::from_millis(20);
 /// After a failed write to the maps.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Time between looks at what the programs have logged.
+const TRACE_LOOKS: Duration = Duration::from_millis(100);
 
 /// The agent's state between changes.
 struct Agent<'a> {
@@ -53,10 +57,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if found {
         info!("taking over what is pinned in {}", args.pin_dir.display());
     }
-    let config = dataplane::config();
+    let mut config = dataplane::config();
+    if args.trace {
+        config.flags |= config_flag::TRACE;
+    }
     let planner =
         Planner::adopt(&store, Limits::of(&store)?, plan::Options::default(), plan::steady_clock())?;
-    let attacher = Attacher::new(&pins, &config, &store)?;
+    let mut attacher = Attacher::new(&pins, &config, &store)?;
+    if args.trace {
+        tokio::spawn(follow(attacher.kernel_log()?));
+    }
     let (allocator, complaint) = Allocator::open(
         &args.service_cidr,
         args.service_node_port_range.clone(),
@@ -211,6 +221,15 @@ impl Agent<'_> {
         self.store
             .update(Table::Meta, bytemuck::bytes_of(&0u32), bytemuck::bytes_of(&meta))
             .context("cannot write who is running")
+    }
+}
+
+/// Hands what the kernel programs log on to the log.
+async fn follow(mut log: EbpfLogger<&'static dyn log::Log>) {
+    let mut looks = tokio::time::interval(TRACE_LOOKS);
+    loop {
+        looks.tick().await;
+        log.flush();
     }
 }
 

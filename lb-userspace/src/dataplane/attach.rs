@@ -10,6 +10,7 @@ use aya::programs::tc::{
     qdisc_detach_program,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode};
+use aya_log::EbpfLogger;
 use lb_common::abi::{Config, Counter, IfaceEntry};
 use lb_common::reason::REASON_SLOTS;
 use lb_common::tables::{IFACE_SLOTS, MAX_IFINDEX, Table};
@@ -77,6 +78,14 @@ impl Attacher {
         Ok(Self { programs: Programs::load(pins, config)?, pins: pins.clone(), slots })
     }
 
+    /// See [`Programs::kernel_log`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kernel_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataplaneError> {
+        self.programs.kernel_log()
+    }
+
     /// Attaches to an interface, or puts this agent's programs into the links that are there.
     ///
     /// # Errors
@@ -103,7 +112,7 @@ impl Attacher {
             HookChoice::Auto => (tc, self.ingress(target, tc)?),
         };
         self.put_tc(target, LinkKind::Egress(tc), "lb_tc_egress")?;
-        if hook.is_xdp() && self.programs.has("lb_tc_answer") {
+        if hook.is_xdp() {
             self.put_tc(target, LinkKind::Answer(tc), "lb_tc_answer")?;
         }
         self.drop_others(target.iface, hook, tc)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
 use lb_common::abi::{Config, config_flag};
 use lb_common::tables::{SPECS, Spec, Table};
 use nix::time::{ClockId, clock_getres};
@@ -69,6 +70,9 @@ impl Programs {
         let mut loader = EbpfLoader::new();
         let config_bytes: &[u8] = bytemuck::bytes_of(config);
         loader.override_global("CONFIG", config_bytes, true);
+        // 0 switches the log statements off where the verifier sees it, and it removes them.
+        let log_level: u8 = if config.flags & config_flag::TRACE == 0 { 0 } else { u8::MAX };
+        loader.override_global("AYA_LOG_LEVEL", &log_level, true);
         for spec in SPECS {
             loader.map_pin_path(spec.name, pins.map(spec.table));
         }
@@ -100,9 +104,12 @@ impl Programs {
         Ok(program)
     }
 
-    /// Whether the object has a program.
-    pub fn has(&self, name: &str) -> bool {
-        self.ebpf.program(name).is_some()
+    /// What the programs log, for [`Config::flags`] with [`config_flag::TRACE`].
+    ///
+    /// # Errors
+    /// [`DataplaneError::Object`] when the ring buffer of the log cannot be opened.
+    pub fn kernel_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataplaneError> {
+        EbpfLogger::init(&mut self.ebpf).map_err(|error| DataplaneError::Object { reason: error.to_string() })
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, DataplaneError>
