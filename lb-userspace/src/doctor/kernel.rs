@@ -3,7 +3,7 @@
 use super::check::{Check, Machine, Status};
 
 /// (major, minor) of the oldest kernel that works.
-const OLDEST: (u32, u32) = (5, 10);
+const OLDEST: (u32, u32) = (5, 12);
 
 /// First kernels with what is good to have.
 const FEATURES: &[((u32, u32), &str)] = &[
@@ -23,14 +23,14 @@ fn version(machine: &Machine) -> Check {
         Err(check) => return check,
     };
     let Some(version) = parse(&release) else {
-        return Check::bad(Status::Note, name, format!("cannot read {release:?}"), "5.10 or later is needed");
+        return Check::bad(Status::Note, name, format!("cannot read {release:?}"), "5.12 or later is needed");
     };
     if version < OLDEST {
         return Check::bad(
             Status::Problem,
             name,
             format!("{release} is too old"),
-            "install kernel 5.10 or later",
+            "install kernel 5.12 or later",
         );
     }
     let lacks: Vec<&str> =
@@ -109,7 +109,7 @@ mod tests {
     fn versions_are_compared_as_numbers() {
         for (release, status) in [
             ("5.9.16", Status::Problem),
-            ("5.10.0-34-amd64", Status::Note),
+            ("5.12.0-34-amd64", Status::Note),
             ("6.1.0-31-cloud-amd64", Status::Note),
             ("6.6-rc1", Status::Ok),
             ("6.18.2", Status::Ok),
