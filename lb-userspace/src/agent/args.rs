@@ -67,7 +67,7 @@ pub struct Args {
 
     /// How backends are chosen, unless a Service says otherwise with the annotation `lb.io/algorithm`
     #[arg(long, value_enum, default_value_t)]
-    pub algorithm: AlgorithmArg,
+    pub algorithm: Algorithm,
 
     /// Directory on a BPF file system for what outlives the agent
     #[arg(long, default_value = DEFAULT_PIN_DIR, value_name = "DIR")]
@@ -143,34 +143,6 @@ pub enum Switch {
     Off,
 }
 
-/// [`Algorithm`] on the command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum AlgorithmArg {
-    /// Backends in turn
-    #[default]
-    RoundRobin,
-    /// At random
-    Random,
-    /// Consistent hash of addresses and ports
-    Maglev,
-    /// Fewest open connections of two drawn at random
-    LeastConnections,
-    /// In turn, by weight
-    Weighted,
-}
-
-impl From<AlgorithmArg> for Algorithm {
-    fn from(value: AlgorithmArg) -> Self {
-        match value {
-            AlgorithmArg::RoundRobin => Self::RoundRobin,
-            AlgorithmArg::Random => Self::Random,
-            AlgorithmArg::Maglev => Self::Maglev,
-            AlgorithmArg::LeastConnections => Self::LeastConnections,
-            AlgorithmArg::Weighted => Self::Weighted,
-        }
-    }
-}
-
 fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
@@ -239,7 +211,7 @@ impl Args {
             masquerade_all: self.masquerade_all,
             allow_external_cluster_ip: self.external_cluster_ip == ExternalClusterIp::Allow,
             vip_ping: self.vip_ping == Switch::On,
-            algorithm: self.algorithm.into(),
+            algorithm: self.algorithm,
             ..ModelConfig::default()
         }
     }

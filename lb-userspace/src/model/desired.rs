@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -96,7 +97,7 @@ impl fmt::Display for ServicePortName {
 }
 
 /// How the backend of a new connection is chosen (S1, S2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
     /// Backends in turn.
