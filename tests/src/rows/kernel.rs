@@ -38,7 +38,7 @@ fn capacity(spec: &Spec) -> u32 {
         Table::Settings | Table::Meta => 1,
         Table::IfaceStats => REASON_SLOTS,
         Table::Ifaces => 16,
-        Table::Backends | Table::BackendStats | Table::OpenFlows => 512,
+        Table::Backends | Table::BackendStats | Table::OpenFlows | Table::Turns => 512,
         _ => 4_096,
     }
 }

@@ -19,6 +19,7 @@ pub mod body;
 pub mod cases;
 pub mod host;
 pub mod kernel;
+pub mod look;
 pub mod net;
 pub mod packet;
 pub mod row;

@@ -104,7 +104,8 @@ pub enum Say {
 }
 
 impl Say {
-    fn upper(self, protocol: Protocol) -> Upper {
+    /// The transport header of a protocol that says so.
+    pub fn upper(self, protocol: Protocol) -> Upper {
         match protocol {
             Protocol::Tcp => Upper::Tcp {
                 flags: match self {

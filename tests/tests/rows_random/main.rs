@@ -1,0 +1,7 @@
+//! Random services and packets: properties of the host engine, and the kernel programs against it.
+
+mod actions;
+mod differential;
+mod player;
+mod properties;
+mod world;
