@@ -65,7 +65,7 @@ fn manifests(nginx: &Path) -> TempDir {
              -c {nginx}/nginx.conf']\n---\n"
         ),
         "kind: Pod\nmetadata: {name: echo, labels: {app: echo}}\nspec:\n  containers:\n  \
-         - {name: tcp, command: [socat, 'TCP6-LISTEN:7,fork,reuseaddr,ipv6only=0', PIPE]}\n  \
+         - {name: tcp, command: [socat, 'TCP6-LISTEN:7,fork,reuseaddr,ipv6only=0', 'EXEC:cat']}\n  \
          - {name: udp, command: [socat, 'UDP6-RECVFROM:7,fork,ipv6only=0', PIPE]}\n---\n"
             .to_owned(),
         "kind: Pod\nmetadata: {name: iperf, labels: {app: iperf}}\nspec:\n  containers:\n  \
