@@ -67,16 +67,31 @@ impl Keeper {
             .collect();
         for (ifindex, name) in gone {
             self.attached.remove(&ifindex);
+            if let Some(link) = network.links.get(&ifindex).filter(|link| self.wanted.matches(&link.name)) {
+                info!("{name}: is called {} now", link.name);
+                continue;
+            }
             match self.attacher.release(store, &name, ifindex) {
                 Ok(()) => info!("{name}: gone, let go"),
                 Err(error) => error!("{error}"),
             }
         }
         self.failed.retain(|ifindex, _| network.links.contains_key(ifindex));
-        for link in network.links.values() {
-            if self.wanted.matches(&link.name) && !self.attached.contains_key(&link.ifindex) {
-                self.attach(store, link);
-            }
+        let new: Vec<&Link> = network
+            .links
+            .values()
+            .filter(|link| self.wanted.matches(&link.name) && !self.attached.contains_key(&link.ifindex))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        if let Err(error) =
+            self.attacher.follow(|ifindex| network.links.get(&ifindex).map(|link| link.name.clone()))
+        {
+            error!("{error}");
+        }
+        for link in new {
+            self.attach(store, link);
         }
     }
 
@@ -117,7 +132,11 @@ impl Keeper {
     }
 
     /// Lets go of interfaces that an earlier agent had and this one is not asked for.
-    pub(super) fn drop_unwanted(&self, pins: &PinDir) -> Result<(), DataplaneError> {
+    pub(super) fn drop_unwanted(
+        &mut self,
+        store: &mut dyn MapStore,
+        pins: &PinDir,
+    ) -> Result<(), DataplaneError> {
         let unwanted: BTreeSet<_> = pins
             .links_found()?
             .into_iter()
@@ -129,6 +148,8 @@ impl Keeper {
             warn!("{iface}: attached by an earlier agent, no longer asked for or no longer there; let go");
             crate::dataplane::detach(pins, &iface)?;
         }
-        Ok(())
+        let (attached, failed) = (&self.attached, &self.failed);
+        let keep = |ifindex| attached.contains_key(&ifindex) || failed.contains_key(&ifindex);
+        Ok(self.attacher.forget_others(store, keep)?)
     }
 }

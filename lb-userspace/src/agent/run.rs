@@ -101,10 +101,18 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     agent.keep_interfaces();
     let failures: Vec<_> = agent.keeper.failures().map(str::to_owned).collect();
     if agent.keeper.count() == 0 && !failures.is_empty() {
-        agent.write_meta(config.ticks_per_second, 0)?;
+        if found {
+            agent.write_meta(config.ticks_per_second, 0)?;
+        } else {
+            // Nothing was there before, nothing stays.
+            for link in pins.links_found()? {
+                dataplane::detach(&pins, &link.iface)?;
+            }
+            pins.remove();
+        }
         bail!("{}", failures.join("\n"));
     }
-    agent.keeper.drop_unwanted(&pins)?;
+    agent.keeper.drop_unwanted(&mut agent.store, &pins)?;
     for name in agent.keeper.missing() {
         warn!("{name}: there is no such interface yet; it is attached to when it appears");
     }
@@ -204,6 +212,10 @@ impl Agent<'_> {
 
     fn network_changed(&mut self, network: Network) {
         if network == self.network {
+            // Whatever stood in the way may be gone: XDP programs that come and go are changes of the interface.
+            if self.keeper.failures().next().is_some() {
+                self.keep_interfaces();
+            }
             return;
         }
         let addresses =

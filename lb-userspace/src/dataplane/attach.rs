@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::load::kernel_at_least;
 use super::pins::LinkKind;
 use super::{DataplaneError, Hook, HookChoice, PinDir, Programs};
-use crate::maps::{MapError, MapStore};
+use crate::maps::{MapError, MapStore, detach_link, link_info};
 
 /// Priority and handle of our clsact filters: fixed, so that a restarted agent finds and replaces its own.
 const CLSACT_PRIORITY: u16 = 0x6c62;
@@ -170,12 +170,13 @@ impl Attacher {
             Hook::XdpGeneric => XdpMode::Skb,
             Hook::Tcx | Hook::Clsact => return self.put_tc(target, kind, "lb_tc_ingress"),
         };
+        self.make_way(target, hook)?;
         let pin = self.pins.link(target.iface, kind);
         // Generic XDP always has the packet in one piece.
         let frags = hook == Hook::Xdp && kernel_at_least(5, 18);
         let program = self.programs.xdp(if frags { "lb_xdp_frags" } else { "lb_xdp" })?;
         let failed = |error: &ProgramError| attach_error(target.iface, hook, error);
-        if let Ok(pinned) = PinnedLink::from_pin(&pin) {
+        if let Some(pinned) = pinned_to(&pin, target.ifindex)? {
             let link = FdLink::from(pinned).try_into().ok();
             match link.map(|link| program.attach_to_link(link)) {
                 Some(Ok(id)) => {
@@ -183,7 +184,7 @@ impl Attacher {
                     drop(program.take_link(id).map_err(|error| failed(&error))?);
                     return Ok(true);
                 }
-                // The interface has gone, and another has its name: the old link is void.
+                // The interface has gone meanwhile.
                 _ => remove_pin(&pin)?,
             }
         }
@@ -214,7 +215,7 @@ impl Attacher {
             return put_clsact(program, target.iface, direction);
         }
         let failed = |error: &ProgramError| attach_error(target.iface, kind.hook(), error);
-        if let Ok(pinned) = PinnedLink::from_pin(&pin) {
+        if let Some(pinned) = pinned_to(&pin, target.ifindex)? {
             let link = SchedClassifierLink::try_from(FdLink::from(pinned)).ok();
             match link.map(|link| program.attach_to_link(link)) {
                 Some(Ok(id)) => {
@@ -233,6 +234,53 @@ impl Attacher {
         Ok(false)
     }
 
+    /// Native and generic XDP exclude each other: while one takes the place of the other, tc does the work.
+    fn make_way(&mut self, target: Target<'_>, hook: Hook) -> Result<(), DataplaneError> {
+        let other = if hook == Hook::Xdp { Hook::XdpGeneric } else { Hook::Xdp };
+        let pin = self.pins.link(target.iface, LinkKind::Ingress(other));
+        if !link_info(&pin).is_ok_and(|info| info.ifindex == target.ifindex) {
+            return Ok(());
+        }
+        let tc = if kernel_at_least(6, 6) { Hook::Tcx } else { Hook::Clsact };
+        self.put_tc(target, LinkKind::Ingress(tc), "lb_tc_ingress")?;
+        drop_link(&pin)
+    }
+
+    /// Gives pins the names that their interfaces have now. Interfaces are renamed while they carry traffic, also
+    /// while no agent runs.
+    ///
+    /// # Errors
+    /// [`DataplaneError::PinDir`].
+    pub fn follow(&self, name_of: impl Fn(u32) -> Option<String>) -> Result<(), DataplaneError> {
+        for link in self.pins.links_found()? {
+            let ifindex = link_info(&link.path).map_or(0, |info| info.ifindex);
+            if let Some(name) = name_of(ifindex)
+                && name != link.iface
+            {
+                fs::rename(&link.path, self.pins.link(&name, link.kind))
+                    .map_err(|source| DataplaneError::PinDir { path: link.path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the counters back from interfaces that are not among these.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn forget_others(
+        &mut self,
+        store: &mut dyn MapStore,
+        keep: impl Fn(u32) -> bool,
+    ) -> Result<(), MapError> {
+        let gone: Vec<u32> = self.slots.keys().copied().filter(|ifindex| !keep(*ifindex)).collect();
+        for ifindex in gone {
+            self.slots.remove(&ifindex);
+            store.delete(Table::Ifaces, bytemuck::bytes_of(&ifindex))?;
+        }
+        Ok(())
+    }
+
     /// Lets go of what another choice of hook left on the interface. Until then both run, which is harmless: what one
     /// has rewritten is not the other's.
     fn drop_others(&self, iface: &str, hook: Hook, tc: Hook) -> Result<(), DataplaneError> {
@@ -243,11 +291,23 @@ impl Attacher {
                 LinkKind::Answer(other) => other == tc && hook.is_xdp(),
             };
             if link.iface == iface && !wanted {
-                remove_pin(&link.path)?;
+                drop_link(&link.path)?;
             }
         }
         Ok(())
     }
+}
+
+/// The link pinned there, if it is one to this interface. The interface may have gone and another have its name, or two
+/// may have changed names: then the link is of no use here, and its pin is removed.
+fn pinned_to(pin: &std::path::Path, ifindex: u32) -> Result<Option<PinnedLink>, DataplaneError> {
+    if link_info(pin).is_ok_and(|info| info.ifindex == ifindex)
+        && let Ok(pinned) = PinnedLink::from_pin(pin)
+    {
+        return Ok(Some(pinned));
+    }
+    remove_pin(pin)?;
+    Ok(None)
 }
 
 /// Attaches a filter to a clsact qdisc, or replaces ours (kernels before 6.6). It stays when the agent goes.
@@ -282,7 +342,7 @@ fn put_clsact(
 /// [`DataplaneError::Detach`] or [`DataplaneError::PinDir`].
 pub fn detach(pins: &PinDir, iface: &str) -> Result<(), DataplaneError> {
     for link in pins.links_found()?.into_iter().filter(|link| link.iface == iface) {
-        remove_pin(&link.path)?;
+        drop_link(&link.path)?;
     }
     if kernel_at_least(6, 6) {
         return Ok(());
@@ -296,6 +356,12 @@ pub fn detach(pins: &PinDir, iface: &str) -> Result<(), DataplaneError> {
         let _absent = qdisc_detach_program(iface, direction, name);
     }
     Ok(())
+}
+
+fn drop_link(path: &std::path::Path) -> Result<(), DataplaneError> {
+    // The interface has gone, or the kernel cannot: the link goes with its pin.
+    let _void = detach_link(path);
+    remove_pin(path)
 }
 
 fn remove_pin(path: &std::path::Path) -> Result<(), DataplaneError> {

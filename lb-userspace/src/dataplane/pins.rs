@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lb_common::abi::{ABI_VERSION, Meta};
@@ -112,26 +113,28 @@ impl PinDir {
     /// # Errors
     /// [`DataplaneError::PinDir`] when it is not on a bpffs, [`DataplaneError::Locked`] when another agent has it.
     pub fn lock(&self) -> Result<Lock, DataplaneError> {
+        // Looked at first, to leave no trace on a file system that was not meant.
+        let there = self.0.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+        if statfs(there).map_err(|errno| self.error(errno.into()))?.filesystem_type() != BPF_FS_MAGIC {
+            return Err(self.error(io::Error::other("not on a BPF file system")));
+        }
         for dir in [self.maps(), self.links()] {
             fs::create_dir_all(&dir).map_err(|source| self.error(source))?;
-        }
-        let fs_type = statfs(&self.0).map_err(|errno| self.error(errno.into()))?.filesystem_type();
-        if fs_type != BPF_FS_MAGIC {
-            // Leave no trace on a file system that was not meant.
-            self.remove_dirs();
-            return Err(self.error(io::Error::other("not on a BPF file system")));
         }
         let dir = File::open(&self.0).map_err(|source| self.error(source))?;
         match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Lock(lock)),
-            Err(_) => {
-                let pid = KernelStore::open_pinned(&self.0)
-                    .ok()
-                    .and_then(|store| meta(&store))
-                    .map(|m| m.agent_pid);
-                Err(DataplaneError::Locked { path: self.0.clone(), pid: pid.filter(|pid| *pid != 0) })
-            }
+            Err(_) => Err(DataplaneError::Locked { path: self.0.clone(), pid: self.holder() }),
         }
+    }
+
+    /// The process that holds the lock, as /proc/locks tells: neither a number that another process has by now nor a
+    /// zombie.
+    pub fn holder(&self) -> Option<u32> {
+        let meta = fs::metadata(&self.0).ok()?;
+        let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
+        let file = format!("{major:02x}:{minor:02x}:{}", meta.ino());
+        holder_of(&fs::read_to_string("/proc/locks").ok()?, &file)
     }
 
     /// Opens the pinned maps, or makes and pins them: (maps, whether they were there before).
@@ -209,6 +212,14 @@ impl PinDir {
     }
 }
 
+/// Lines are `1: FLOCK  ADVISORY  WRITE 1234 00:2d:5 0 EOF`; those who wait have an arrow in front.
+fn holder_of(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, "WRITE", pid, held, ..] if held == file => pid.parse().ok(),
+        _ => None,
+    })
+}
+
 /// The entry of the `META` map, `None` while it has not been written.
 pub fn meta(store: &dyn MapStore) -> Option<Meta> {
     let value = store.lookup(Table::Meta, bytemuck::bytes_of(&0u32)).ok()??;
@@ -234,6 +245,15 @@ mod tests {
             assert!(!escape(name).contains(['.', '-']), "{name}");
             assert_eq!(unescape(&escape(name)), name);
         }
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:2d:5 0 EOF\n2: FLOCK  ADVISORY  READ 8 00:2d:5 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 00:2d:55 0 EOF\n4: FLOCK  ADVISORY  WRITE 10 00:2d:5 0 EOF\n\
+                     4: -> FLOCK  ADVISORY  WRITE 11 00:2d:6 0 EOF\n";
+        assert_eq!(holder_of(locks, "00:2d:5"), Some(10));
+        assert_eq!(holder_of(locks, "00:2d:6"), None);
     }
 
     #[test]

@@ -46,6 +46,11 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     }
     if args.iface.is_empty() {
         pins.remove();
+        anyhow::ensure!(
+            !pins.exists(),
+            "{}: lb's pins are removed, but something else is in there; look at it and remove it by hand",
+            args.pin_dir.display()
+        );
         println!("{}: removed", args.pin_dir.display());
     }
     Ok(())

@@ -19,7 +19,7 @@ pub use faulty::{Call, Fault, FaultyStore};
 pub use kernel::{DEFAULT_PIN_DIR, KernelStore};
 pub use memory::MemoryStore;
 pub use render::render_key;
-pub use sys::{Map as KernelMap, Shape};
+pub use sys::{LinkInfo, Map as KernelMap, Shape, detach_link, link_info};
 
 /// Key and value of an entry.
 pub type Entry = (Vec<u8>, Vec<u8>);

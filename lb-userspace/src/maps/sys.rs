@@ -21,6 +21,7 @@ const OBJ_GET_INFO_BY_FD: u32 = 15;
 const MAP_LOOKUP_BATCH: u32 = 24;
 const MAP_UPDATE_BATCH: u32 = 26;
 const MAP_DELETE_BATCH: u32 = 27;
+const LINK_DETACH: u32 = 34;
 
 /// `BPF_F_NO_PREALLOC`, which tries demand.
 const NO_PREALLOC: u32 = 1;
@@ -59,6 +60,14 @@ struct PinAttr {
     flags: u32,
 }
 
+/// `union bpf_attr` for `BPF_LINK_DETACH`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct DetachAttr {
+    fd: u32,
+    pad: u32,
+}
+
 /// `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -95,6 +104,28 @@ struct Info {
     name: [u8; 16],
 }
 
+/// The head of `struct bpf_link_info` for links to an interface (XDP since 5.9, tcx since 6.6).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RawLinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    pad: u32,
+    ifindex: u32,
+}
+
+/// What the kernel says about a link of a program to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Number of the link; stays when its program is exchanged.
+    pub id: u32,
+    /// Number of the program in it.
+    pub program_id: u32,
+    /// The interface's index in its network namespace; 0 when the interface has gone and the link is void.
+    pub ifindex: u32,
+}
+
 /// Plain `repr(C)` structs without implicit padding, as bpf(2) reads them.
 ///
 /// # Safety
@@ -111,6 +142,8 @@ unsafe impl Attr for PinAttr {}
 unsafe impl Attr for InfoAttr {}
 // SAFETY: as above.
 unsafe impl Attr for CreateAttr {}
+// SAFETY: as above.
+unsafe impl Attr for DetachAttr {}
 
 /// # Safety
 /// The addresses in `attr` point to buffers that live through the call and are as large as `command` reads or writes.
@@ -148,6 +181,41 @@ const fn number_of(kind: Kind) -> u32 {
         Kind::LruHash => 9,
         Kind::LpmTrie => 11,
     }
+}
+
+/// Looks at a pinned link.
+///
+/// # Errors
+/// The kernel's: not there, no permission.
+pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
+    let path = c_path(path)?;
+    let mut attr = PinAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: `path` is a live C string.
+    let fd = new_fd(unsafe { bpf(OBJ_GET, &mut attr)? })?;
+    let mut info = RawLinkInfo::default();
+    let mut attr = InfoAttr {
+        fd: raw(fd.as_fd()),
+        length: size_of::<RawLinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: `info` lives on and has the length given; the kernel fills no more, whatever the object.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr)? };
+    Ok(LinkInfo { id: info.id, program_id: info.program_id, ifindex: info.ifindex })
+}
+
+/// Takes the program of a pinned link off its interface at once. Removing the pin alone does it some time later.
+///
+/// # Errors
+/// The kernel's: not there, no permission, older than 5.9.
+pub fn detach_link(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = PinAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: `path` is a live C string.
+    let fd = new_fd(unsafe { bpf(OBJ_GET, &mut attr)? })?;
+    let mut attr = DetachAttr { fd: raw(fd.as_fd()), pad: 0 };
+    // SAFETY: no addresses in it.
+    unsafe { bpf(LINK_DETACH, &mut attr)? };
+    Ok(())
 }
 
 /// What the kernel says about a map.

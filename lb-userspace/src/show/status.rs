@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::Listing;
 use super::read;
 use crate::dataplane::PinDir;
-use crate::maps::MapStore;
+use crate::maps::{LinkInfo, MapError, MapStore, link_info};
 use crate::plan::Tables;
 
 /// How the dataplane is. The field names are stable.
@@ -33,7 +33,7 @@ pub(super) struct Status {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Agent {
-    /// The one that wrote last; 0 = none yet.
+    /// The one that runs, or that was killed; 0 = none, and the last one ended in good order.
     pid: u32,
     running: bool,
 }
@@ -44,6 +44,12 @@ struct Link {
     interface: String,
     /// `xdp`, `tcx` and so on; with `_egress` and `_answer` behind it for what helps the balancing program.
     hook: String,
+    /// Number of the link in the kernel.
+    id: u32,
+    /// Number of the program in it.
+    program_id: u32,
+    /// The interface's index; 0 when the interface has gone.
+    ifindex: u32,
 }
 
 /// How full a table is.
@@ -78,7 +84,10 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
         pin_dir: pin_dir.to_owned(),
         abi_version: meta.abi_version,
         expected_abi_version: ABI_VERSION,
-        agent: Agent { pid: meta.agent_pid, running: is_running(meta.agent_pid) },
+        agent: match PinDir::new(pin_dir).holder() {
+            Some(pid) => Agent { pid, running: true },
+            None => Agent { pid: meta.agent_pid, running: false },
+        },
         synced: meta.synced != 0,
         links: links(pin_dir)?,
         services: room(tables.names.len(), &[Table::ServiceNames])?,
@@ -90,20 +99,15 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
     })
 }
 
-fn is_running(pid: u32) -> bool {
-    let Ok(pid) = i32::try_from(pid) else { return false };
-    // Signal 0 only asks. EPERM: it is there, and somebody else's.
-    pid > 0
-        && matches!(
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None),
-            Ok(()) | Err(nix::errno::Errno::EPERM)
-        )
-}
-
 /// The pinned links.
 fn links(pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
     let found = PinDir::new(pin_dir).links_found()?;
-    Ok(found.into_iter().map(|link| Link { interface: link.iface, hook: link.kind.name() }).collect())
+    let links = found.into_iter().map(|link| {
+        let info = link_info(&link.path).map_err(|source| MapError::Open { path: link.path, source })?;
+        let LinkInfo { id, program_id, ifindex } = info;
+        Ok(Link { interface: link.iface, hook: link.kind.name(), id, program_id, ifindex })
+    });
+    links.collect()
 }
 
 impl Listing for Status {
@@ -121,7 +125,7 @@ impl Listing for Status {
             (
                 "agent",
                 match (self.agent.pid, self.agent.running) {
-                    (0, _) => "none yet".to_owned(),
+                    (0, _) => "not running; the programs go on with what is in the maps".to_owned(),
                     (pid, true) => format!("running, process {pid}"),
                     (pid, false) => {
                         format!(
@@ -137,7 +141,8 @@ impl Listing for Status {
         }
         for (i, link) in self.links.iter().enumerate() {
             let title = if i == 0 { "attached to" } else { "" };
-            lines.push((title, format!("{} ({})", link.interface, link.hook)));
+            let gone = if link.ifindex == 0 { ", which has gone" } else { "" };
+            lines.push((title, format!("{} ({}){gone}", link.interface, link.hook)));
         }
         for (title, room) in [
             ("service ports", self.services),

@@ -232,7 +232,7 @@ fn stats_by_interface_and_reason() {
 fn status_counts() {
     let status = status::collect(&store(), Path::new("/nowhere")).unwrap();
     let text = status.text();
-    assert!(text.contains("agent           none yet"), "{text}");
+    assert!(text.contains("agent           not running; the programs go on"), "{text}");
     assert!(text.contains("synchronised    yes"), "{text}");
     assert!(text.contains("backends        3 of 262144"), "{text}");
     assert!(text.contains("slots           3 of"), "{text}");
