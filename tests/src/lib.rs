@@ -3,5 +3,6 @@
 pub mod capture;
 pub mod cases;
 pub mod lab;
+pub mod node;
 pub mod rows;
 pub mod scene;
