@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod cases;
+pub mod edits;
 pub mod lab;
 pub mod node;
 pub mod rows;

@@ -194,11 +194,15 @@ impl TestNode {
         let (log, ready) =
             (self.file(&format!("agent{count}.log")), self.file(&format!("agent{count}.ready")));
         let mut command = self.command(&[&["run"], arguments].concat());
-        command.arg("--manifests").arg(self.manifests());
-        command.arg("--state-file").arg(self.file("state.json"));
+        if !arguments.contains(&"--manifests") {
+            command.arg("--manifests").arg(self.manifests());
+        }
+        if !arguments.contains(&"--state-file") {
+            command.arg("--state-file").arg(self.file("state.json"));
+        }
         command.arg("--ready-file").arg(&ready);
-        for cidr in ["10.96.0.0/16", "fd00:96::/112"] {
-            command.args(["--service-cidr", cidr]);
+        if !arguments.contains(&"--service-cidr") {
+            command.args(["--service-cidr", "10.96.0.0/16", "--service-cidr", "fd00:96::/112"]);
         }
         for cidr in ["10.77.0.0/24", "fd00:77::/64"] {
             command.args(["--pod-cidr", cidr]);

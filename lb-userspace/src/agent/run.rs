@@ -26,6 +26,8 @@ use crate::source::{Severity, Source};
 
 /// Interface messages come in bursts: wait for the end of one before looking.
 const NETWORK_PAUSE: Duration = Duration::from_millis(20);
+/// Between two tries to attach where something stood in the way: the kernel does not say when it goes.
+const ATTACH_AGAIN: Duration = Duration::from_secs(2);
 /// After a failed write to the maps.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -125,6 +127,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             announced = true;
         }
         let retry_at = agent.retry_at;
+        let incomplete = agent.keeper.failures().next().is_some();
         tokio::select! {
             () = agent.source.changed() => agent.sync(),
             () = watcher.changed() => {
@@ -135,6 +138,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
                 }
             }
             () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => agent.sync(),
+            () = tokio::time::sleep(ATTACH_AGAIN), if incomplete => agent.keep_interfaces(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -212,10 +216,6 @@ impl Agent<'_> {
 
     fn network_changed(&mut self, network: Network) {
         if network == self.network {
-            // Whatever stood in the way may be gone: XDP programs that come and go are changes of the interface.
-            if self.keeper.failures().next().is_some() {
-                self.keep_interfaces();
-            }
             return;
         }
         let addresses =

@@ -4,7 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use lb_common::tables::{Kind, Table};
+use lb_common::tables::{Kind, SPECS, Table};
+
+/// What [`MapError::Shape`] calls the number of entries.
+pub(super) const ENTRIES: &str = "entries";
 
 /// What was being done to a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +74,9 @@ pub enum MapError {
     },
     /// A map has another layout than this program.
     #[error(
-        "map {table} has {what} {found}, this program needs {expected}: it was made by another version; \
-         `lb detach` removes it"
+        "map {table} has {what} {found}, this program needs {expected}: {}; `lb detach` removes it and the \
+         connections it carries",
+        shape_advice(table, what, *found)
     )]
     Shape {
         /// Name of the table.
@@ -125,9 +129,23 @@ fn advice(table: Table, source: &io::Error) -> String {
     }
 }
 
+fn shape_advice(table: &str, what: &str, found: u32) -> String {
+    match SPECS.iter().find(|spec| spec.name == table) {
+        Some(spec) if what == ENTRIES => {
+            format!(
+                "it was made with other options, {} {found} keeps it",
+                crate::plan::size_option(spec.table)
+            )
+        }
+        _ => "it was made by another version".to_owned(),
+    }
+}
+
 fn open_advice(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
-        Some(libc::ENOENT) => ": nothing is loaded under this directory, `lb run` makes it",
+        Some(libc::ENOENT) => {
+            ": something is missing there; `lb detach` clears the directory, `lb run` fills it"
+        }
         Some(libc::EPERM | libc::EACCES) => ": run as root, or with CAP_BPF",
         _ => "",
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lb_common::tables::{Kind, SPECS, Spec, Table};
 
+use super::error::ENTRIES;
 use super::sys::{Cursor, Map, Shape};
 use super::{MapError, MapStore, Operation, check_entry, entries_of};
 
@@ -99,7 +100,7 @@ impl KernelStore {
     /// [`MapError::Shape`] for the first that differs.
     pub fn check_capacities(&self, capacity: impl Fn(&Spec) -> u32) -> Result<(), MapError> {
         for spec in SPECS {
-            same(spec, "entries", self.map(spec.table)?.shape().max_entries, capacity(spec))?;
+            same(spec, ENTRIES, self.map(spec.table)?.shape().max_entries, capacity(spec))?;
         }
         Ok(())
     }
