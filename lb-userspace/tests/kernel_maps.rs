@@ -170,7 +170,7 @@ fn a_full_table_says_what_to_do() {
 fn pins_are_checked() {
     let pins = PinDir::new("shapes");
     let error = KernelStore::open_pinned(&pins.dir).unwrap_err();
-    assert!(error.to_string().contains("`lb run` makes it"), "{error}");
+    assert!(error.to_string().contains("`lb run` fills it"), "{error}");
 
     let mut kernel = store();
     kernel.pin(&pins.dir).unwrap();
@@ -338,7 +338,8 @@ fn status_and_get_read_pinned_maps() {
         serde_json::from_str(&out).unwrap()
     };
     let status = json(&["status"]);
-    assert_eq!(status["agent"], serde_json::json!({"pid": std::process::id(), "running": true}));
+    // It did not end in good order, and nobody holds the directory now, whoever else has the number.
+    assert_eq!(status["agent"], serde_json::json!({"pid": std::process::id(), "running": false}));
     assert_eq!(status["services"], serde_json::json!({"used": 2, "capacity": 1024}));
     assert_eq!(status["synced"], true);
     let services = json(&["get", "services"]);
