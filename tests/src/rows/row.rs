@@ -78,6 +78,8 @@ pub struct Row {
     pub closed: Vec<(At, u64)>,
     /// Backends that must have this many flows open.
     pub open: Vec<(At, u64)>,
+    /// Backends get numbers that others had, and the statistics begin anew with them: nothing is said about these.
+    pub renumbered: bool,
     /// Only for bodies that are not told by the kernel which checksums are partial.
     pub keeps_partial: bool,
 }
@@ -218,6 +220,7 @@ impl Script {
             snat_ports: (61_000, 1),
             closed: Vec::new(),
             open: Vec::new(),
+            renumbered: false,
             keeps_partial: false,
         };
         Self { net, protocol, surroundings: surroundings(), position: Position::default(), row }
@@ -378,6 +381,12 @@ impl Script {
     /// The tables lose the entry of packets like this.
     pub fn evict(&mut self, packet: &Packet) {
         self.row.steps.push(Step::Evict(Box::new(packet.clone())));
+    }
+
+    /// So many seconds pass that numbers of backends that are gone are given to others.
+    pub fn let_numbers_rest(&mut self) {
+        self.row.renumbered = true;
+        self.advance(1);
     }
 
     /// At the end, `backend` has seen `flows` flows end.

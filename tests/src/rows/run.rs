@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lb_common::abi::{BackendEntry, BackendStats, FlowKey};
@@ -64,12 +65,13 @@ pub fn run(body: &mut dyn Body, row: &Row) -> Result<(), Error> {
         snat_port_count: row.snat_ports.1,
         ..Options::default()
     };
-    // A clock that stands: numbers are not used twice within a row.
-    let clock = Arc::new(|| Duration::ZERO);
+    let seconds = Arc::new(AtomicU64::new(0));
+    let time = seconds.clone();
+    let clock = Arc::new(move || Duration::from_secs(time.load(Ordering::Relaxed)));
     let limits = Limits::of(body.store())?;
     let planner = Planner::adopt(body.store(), limits, options, clock)?;
-    let mut runner =
-        Runner { body, planner, sent: Expected::default(), outs: HashMap::new(), reasons: HashMap::new() };
+    let sent = Expected { unsure: row.renumbered, ..Expected::default() };
+    let mut runner = Runner { body, planner, seconds, sent, outs: HashMap::new(), reasons: HashMap::new() };
     for (number, step) in row.steps.iter().enumerate() {
         runner.step(number, step).map_err(|error| Error::Step {
             number,
@@ -105,6 +107,8 @@ struct Expected {
 struct Runner<'a> {
     body: &'a mut dyn Body,
     planner: Planner,
+    /// The planner's clock.
+    seconds: Arc<AtomicU64>,
     sent: Expected,
     outs: HashMap<usize, Vec<u8>>,
     reasons: HashMap<u8, u64>,
@@ -117,7 +121,10 @@ impl Runner<'_> {
             Step::Packet(given) => self.packet(number, given),
             Step::Spread { frames, outs, times, reason } => self.spread(frames, outs, times, *reason),
             Step::Desired(desired) => self.desire(desired),
-            Step::Advance(seconds) => self.body.advance(*seconds),
+            Step::Advance(seconds) => {
+                self.seconds.fetch_add(u64::from(*seconds), Ordering::Relaxed);
+                self.body.advance(*seconds)
+            }
             Step::LoseFlows => {
                 clear(self.body.store(), Table::FlowsV4)?;
                 clear(self.body.store(), Table::FlowsV6)

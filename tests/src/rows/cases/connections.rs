@@ -297,6 +297,25 @@ fn removal(rows: &mut Rows) {
         s.serve(&[s.svc(&[1])]);
         s.open(&conn);
     });
+    rows.udp("C4 a UDP flow to a backend whose number another has now is forgotten", |s| {
+        s.serve(&[s.svc(&[1])]);
+        let conn = s.conn(1000, 1);
+        s.open(&conn);
+        s.serve(&[s.svc(&[])]);
+        s.let_numbers_rest();
+        s.serve(&[s.svc(&[2])]);
+        s.open(&conn.by(s.pod(2)));
+    });
+    rows.each("C3 a SYN on a flow whose backend's number another has now starts a new one", CONNECTED, |s| {
+        s.serve(&[s.svc(&[1])]);
+        let conn = s.conn(1000, 1);
+        s.establish(&conn);
+        s.serve(&[s.svc(&[])]);
+        s.let_numbers_rest();
+        s.serve(&[s.svc(&[2])]);
+        s.to(&conn, Say::Data);
+        s.open(&conn.by(s.pod(2)));
+    });
     rows.each("C5 after all flows were lost new ones are served", &[Protocol::Udp, Protocol::Sctp], |s| {
         s.serve(&[s.svc(&[1, 2])]);
         s.open(&s.conn(1000, 1));

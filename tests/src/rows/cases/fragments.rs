@@ -63,6 +63,8 @@ pub(super) fn rows(rows: &mut Rows) {
         let conn = s.conn(1000, 1);
         let part = |from| conn.request(Say::Open).payload(data()).slice(9, from, 1504);
         s.expect(Reason::NewFlow, &part(0), &conn.onward(part(0)));
+        // The flow itself lives on.
+        s.back(&conn, Say::Data);
         s.advance(32);
         s.leave(Reason::LateFragment, &part(1504));
     });

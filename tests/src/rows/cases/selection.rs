@@ -181,6 +181,15 @@ fn affinity(rows: &mut Rows) {
         s.open(&s.conn(1001, 3));
         s.open(&s.conn(1002, 3));
     });
+    rows.tcp("S4 a remembered backend whose number another has now is a miss", |s| {
+        s.serve(&[s.svc(&[1, 2]).affinity(60)]);
+        s.open(&s.conn(1000, 1));
+        s.serve(&[s.svc(&[2]).affinity(60)]);
+        s.let_numbers_rest();
+        s.serve(&[s.svc(&[2, 3]).affinity(60)]);
+        s.open(&s.conn_to((s.net.client(2), 1000), s.frontend(), 3));
+        s.open(&s.conn(1001, 2));
+    });
     rows.tcp("S4 a remembered backend that terminates is a miss", |s| {
         s.serve(&[s.svc(&[1, 2]).affinity(60)]);
         s.open(&s.conn(1000, 1));
