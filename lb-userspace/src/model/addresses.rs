@@ -64,7 +64,11 @@ pub fn node_port_addresses(config: &ModelConfig, family: Family) -> Vec<IpAddr> 
         NodePortAddresses::Ranges(ranges) => select(ranges, config.node_addresses(), family).addresses,
     };
     addresses.retain(|address| is_global(*address));
-    if config.localhost_nodeports && family == Family::V4 {
+    let loopback_selected = match &config.nodeport_addresses {
+        NodePortAddresses::Primary => true,
+        NodePortAddresses::Ranges(ranges) => contains_ipv4_loopback(ranges),
+    };
+    if config.localhost_nodeports && family == Family::V4 && loopback_selected {
         addresses.push(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
     }
     addresses
@@ -116,5 +120,17 @@ mod tests {
         assert_eq!(texts(&all, Family::V6), ["fd00::5"]);
         let loopback = ModelConfig { nodeport_addresses: ranges(&["127.0.0.0/8", "10.0.0.0/8"]), ..config() };
         assert_eq!(texts(&loopback, Family::V4), ["10.0.0.5"]);
+    }
+
+    #[test]
+    fn localhost_node_ports_want_the_switch_and_a_range() {
+        let ranges =
+            |texts: &[&str]| NodePortAddresses::Ranges(texts.iter().map(|t| t.parse().unwrap()).collect());
+        let with = |nodeport_addresses| {
+            texts(&ModelConfig { localhost_nodeports: true, nodeport_addresses, ..config() }, Family::V4)
+        };
+        assert_eq!(with(ranges(&[])), ["10.0.0.5", "192.168.1.5", "127.0.0.1"]);
+        assert_eq!(with(ranges(&["10.0.0.0/8", "127.0.0.1/32"])), ["10.0.0.5", "127.0.0.1"]);
+        assert_eq!(with(ranges(&["10.0.0.0/8"])), ["10.0.0.5"]);
     }
 }

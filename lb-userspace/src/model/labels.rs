@@ -6,6 +6,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// On Services and EndpointSlices: headless, whatever the value (F3, F4).
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotation of EndpointSlices: when what happened that they were changed for (RFC 3339).
+pub const LAST_CHANGE_TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// On Nodes: their zone (B6).
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 

@@ -7,15 +7,18 @@
 pub mod addresses;
 pub mod allocate;
 pub mod build;
+pub mod changes;
 pub mod config;
 pub mod desired;
 pub mod dump;
 pub mod endpoints;
 pub mod health;
+pub mod healthz;
 pub mod labels;
 pub mod metrics;
 pub mod services;
 pub mod stale;
+pub mod timestamp;
 pub mod topology;
 
 pub use allocate::Allocations;

@@ -169,8 +169,11 @@ pub fn service_ports(
         .collect();
     source_ranges.sort_unstable();
     source_ranges.dedup();
-    let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     let is_load_balancer = spec.type_.as_deref() == Some("LoadBalancer");
+    // The policy is about Services that mean to be reached from outside: a left-over field of others says nothing.
+    let is_for_outside =
+        is_load_balancer || spec.type_.as_deref() == Some("NodePort") || !spec.external_ips.is_empty();
+    let external_local = is_for_outside && spec.external_traffic_policy.as_deref() == Some("Local");
     let affinity_timeout_s = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
         let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
         let seconds = config.and_then(|config| config.timeout_seconds);
