@@ -16,6 +16,8 @@ pub(super) struct CaseConfig {
     pub(super) model: ModelConfig,
     /// Family of the proxy the facts are about; a fact without one is about IPv4.
     pub(super) family: Option<Family>,
+    /// When the proxy started to look at slices.
+    pub(super) tracker_started: Option<Value>,
 }
 
 pub(super) fn parse(value: Value) -> Result<CaseConfig, Wrong> {
@@ -52,8 +54,11 @@ pub(super) fn parse(value: Value) -> Result<CaseConfig, Wrong> {
         protected_ports: Vec::new(),
         ..ModelConfig::default()
     };
+    let started =
+        ["tracker_started", "tracker_start", "tracker_start_time"].iter().find(|key| fields.has(key));
+    let tracker_started = started.map(|key| fields.take(key));
     fields.finish().map_err(|wrong| format!("config: {wrong}"))?;
-    Ok(CaseConfig { model, family })
+    Ok(CaseConfig { model, family, tracker_started })
 }
 
 pub(super) fn family(text: &str) -> Result<Family, Wrong> {

@@ -21,6 +21,11 @@ impl Fields {
         self.0.contains_key(key)
     }
 
+    /// The value, left where it is.
+    pub(super) fn peek(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
     /// The value; an absent one is null.
     pub(super) fn take(&mut self, key: &str) -> Value {
         self.0.remove(key).unwrap_or(Value::Null)
@@ -77,7 +82,17 @@ impl Fields {
         }
     }
 
-    /// Keys left that begin so.
+    /// Takes over these as well.
+    pub(super) fn extend(&mut self, entries: Map<String, Value>) {
+        self.0.extend(entries);
+    }
+
+    /// All entries left.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (String, Value)> {
+        self.0.into_iter()
+    }
+
+    /// Keys left.
     pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
         self.0.keys()
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::checks;
 use super::checks::health::HealthSteps;
+use super::checks::healthz::Timeline;
 use super::checks::writes::Writes;
 use super::config::{self, CaseConfig};
 use super::fields::{Fields, Wrong};
@@ -24,6 +25,12 @@ pub(super) struct State<'a> {
     pub(super) before: Option<Built>,
     /// Operations that the step cost; the reason when they could not be planned.
     pub(super) writes: Result<usize, String>,
+}
+
+/// What goes on from step to step.
+struct Course {
+    writes: Writes,
+    tale: Timeline,
 }
 
 struct File<'a> {
@@ -69,17 +76,19 @@ impl File<'_> {
             return Err(format!("unknown area {}", self.area));
         }
         let config = config::parse(fields.take("config"))?;
+        let about = format!("{} {}", self.name, fields.text("source")?.unwrap_or_default());
+        let mut course = Course { writes: Writes::new(), tale: Timeline::new(&about) };
         let steps = fields.list("steps")?;
         let whole = ["objects", "probes", "checks"].map(|key| (key.to_owned(), fields.take(key)));
         fields.finish()?;
-        let mut writes = Writes::new();
         let whole =
             Fields::of(Value::Object(whole.into_iter().filter(|(_, value)| !value.is_null()).collect()))?;
         let mut before = None;
         if whole.keys().next().is_some() {
-            before = Some(self.step(None, whole, &config, before, &mut writes, probers)?);
+            before = Some(self.step(None, whole, &config, before, &mut course, probers)?);
         }
         let mut health = HealthSteps::new(&config);
+        let is_health = self.area == "healthcheck";
         for step in steps {
             let mut fields = Fields::of(step)?;
             let name = fields.text("name")?.unwrap_or_default();
@@ -88,7 +97,12 @@ impl File<'_> {
                 self.push(None, &name, None, result);
                 continue;
             }
-            match self.step(Some(&name), fields, &config, before.take(), &mut writes, probers) {
+            if is_health && Timeline::is_one(&fields) {
+                let result = course.tale.row(fields);
+                self.push(None, &name, None, result);
+                continue;
+            }
+            match self.step(Some(&name), fields, &config, before.take(), &mut course, probers) {
                 Ok(built) => before = Some(built),
                 Err(wrong) => self.push(Some(&name), "step", None, Err(wrong)),
             }
@@ -102,7 +116,7 @@ impl File<'_> {
         mut fields: Fields,
         config: &CaseConfig,
         before: Option<Built>,
-        writes: &mut Writes,
+        course: &mut Course,
         probers: &mut [Box<dyn Prober>],
     ) -> Result<Built, Wrong> {
         let objects = objects::objects(fields.list("objects")?)?;
@@ -115,10 +129,15 @@ impl File<'_> {
                 self.probes(step, prober.as_mut(), &built, &probes);
             }
         }
-        let state = State { config, writes: writes.count(&built.desired), objects, built, before };
+        let state = State { config, writes: course.writes.count(&built.desired), objects, built, before };
         for check in checks {
             let name = check.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let result = Fields::of(check).and_then(|fields| checks::run(&self.area, &state, fields));
+            let result = Fields::of(check).and_then(|fields| {
+                if self.area == "healthcheck" && Timeline::is_one(&fields) {
+                    return course.tale.row(fields);
+                }
+                checks::run(&self.area, &state, fields)
+            });
             self.push(step, &name, None, result);
         }
         Ok(state.built)

@@ -14,6 +14,8 @@ use crate::cases::fields::{Fields, Wrong, equal};
 use crate::cases::file::State;
 
 pub(super) fn check(_state: &State<'_>, mut fields: Fields) -> Result<(), Wrong> {
+    // Rows with a family ask that family's proxy; loopback is about IPv4 at any rate.
+    let own_family = fields.text("ip_family")?.map(|text| config::family(&text)).transpose()?;
     let wanted = ranges("nodeport_addresses", fields.take("nodeport_addresses"))?;
     let mut addresses: Vec<IpAddr> = Vec::new();
     for (interface, value) in fields.entries("interfaces")? {
@@ -37,27 +39,35 @@ pub(super) fn check(_state: &State<'_>, mut fields: Fields) -> Result<(), Wrong>
             for key in expect.keys().filter(|key| key.contains("loopback")).cloned().collect::<Vec<_>>() {
                 loopback(&mut expect, &key)?;
             }
+            let is_flat = ["match_all", "ips"].iter().any(|key| expect.has(key));
+            if let Some(family) = own_family.filter(|_| is_flat) {
+                return selected(expect, &wanted, &addresses, family).and_then(|()| fields.finish());
+            }
             for (key, family) in [("IPv4", Family::V4), ("IPv6", Family::V6)] {
                 if !expect.has(key) {
                     continue;
                 }
-                let selection = select(&wanted, addresses.iter().copied(), family);
-                let mut expect = Fields::of(expect.take(key))?;
-                if let Some(match_all) = expect.boolean("match_all")? {
-                    equal(&format!("{key}: match_all"), &match_all, &selection.match_all)?;
-                }
-                if expect.has("ips") {
-                    let texts = expect.texts("ips")?;
-                    let ips: BTreeSet<IpAddr> =
-                        texts.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
-                    equal(&format!("{key}: ips"), &ips, &selection.addresses.into_iter().collect())?;
-                }
-                expect.finish()?;
+                let expect = Fields::of(expect.take(key))?;
+                selected(expect, &wanted, &addresses, family).map_err(|wrong| format!("{key}: {wrong}"))?;
             }
             expect.finish()?;
         }
     }
     fields.finish()
+}
+
+/// `match_all` and `ips` of a family.
+fn selected(mut expect: Fields, wanted: &[IpNet], addresses: &[IpAddr], family: Family) -> Result<(), Wrong> {
+    let selection = select(wanted, addresses.iter().copied(), family);
+    if let Some(match_all) = expect.boolean("match_all")? {
+        equal("match_all", &match_all, &selection.match_all)?;
+    }
+    if expect.has("ips") {
+        let texts = expect.texts("ips")?;
+        let ips: BTreeSet<IpAddr> = texts.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+        equal("ips", &ips, &selection.addresses.into_iter().collect())?;
+    }
+    expect.finish()
 }
 
 pub(super) fn check_service_ranges(state: &State<'_>, mut fields: Fields) -> Result<(), Wrong> {
@@ -67,8 +77,24 @@ pub(super) fn check_service_ranges(state: &State<'_>, mut fields: Fields) -> Res
         service_cidrs: ranges("service_cidrs", fields.take("service_cidrs"))?,
         ..state.config.model.clone()
     };
-    let expect = ranges("expect", fields.required("expect")?)?;
+    let keys = ["expect", "expect_kept", "expect_ranges", "expect_service_cidrs"];
+    let key = keys.into_iter().find(|key| fields.has(key)).ok_or("key expect is missing")?;
+    let expect = fields.take(key);
     fields.finish()?;
     let sorted = |ranges: Vec<IpNet>| ranges.into_iter().collect::<BTreeSet<_>>();
-    equal("service ranges", &sorted(expect), &sorted(config.service_cidrs(family)))
+    let kept = |key: &str, value: Value, family: Family| {
+        equal(key, &sorted(ranges(key, value)?), &sorted(config.service_cidrs(family)))
+    };
+    let Value::Object(by_key) = expect else { return kept("service ranges", expect, family) };
+    if by_key.is_empty() {
+        return Err("nothing is expected".to_owned());
+    }
+    for (key, value) in by_key {
+        match key.as_str() {
+            "IPv4" | "IPv6" => kept(&key, value, config::family(&key)?)?,
+            "kept" | "ranges" | "service_cidrs" | "cidrs" => kept(&key, value, family)?,
+            _ => return Err(format!("unknown key {key}")),
+        }
+    }
+    Ok(())
 }

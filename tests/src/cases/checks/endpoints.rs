@@ -12,12 +12,16 @@ use lb_userspace::source::kube::Name;
 use lb_userspace::source::validate::parse_protocol;
 
 use super::slices::{View, expected, flat};
+use super::tracker;
 use crate::cases::fields::{Fields, Wrong, equal};
 use crate::cases::file::{State, sorted};
 use crate::cases::objects;
 
 pub(super) fn check(state: &State<'_>, mut fields: Fields) -> Result<(), Wrong> {
     let view = View::take(state, &mut fields)?;
+    if fields.has("ops") {
+        return tracker::trigger_times(state, &view, fields);
+    }
     if fields.has("endpoints") {
         return local_ready_rows(fields);
     }
@@ -90,7 +94,14 @@ fn local_ready_rows(mut fields: Fields) -> Result<(), Wrong> {
         }
         endpoints.insert(name, list);
     }
-    let expect = sorted(fields.entries("expect")?)
+    let key = ["expect_addresses", "expect_local_ready", "expect_local_ready_addresses"]
+        .into_iter()
+        .find(|key| fields.has(key))
+        .unwrap_or("expect");
+    if !fields.has(key) {
+        return Err("key expect is missing".to_owned());
+    }
+    let expect = sorted(fields.entries(key)?)
         .into_iter()
         .map(|(service, value)| {
             let texts: BTreeSet<String> = serde_json::from_value(value).map_err(|error| error.to_string())?;

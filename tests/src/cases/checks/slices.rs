@@ -1,15 +1,16 @@
 //! Rows of area `slices`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lb_userspace::model::ModelConfig;
 use lb_userspace::model::desired::{Family, ServicePortName};
-use lb_userspace::model::endpoints::{Collector, EndpointReader, EndpointsMap, data_changed, service_of};
-use lb_userspace::model::services::is_ours;
+use lb_userspace::model::endpoints::{Collector, EndpointReader, EndpointsMap, data_changed};
 use lb_userspace::source::Objects;
 use lb_userspace::source::kube::{EndpointSlice, Name, Object};
 use serde_json::Value;
 
+use super::tracker;
 use crate::cases::config;
 use crate::cases::fields::{Fields, Wrong, equal, list};
 use crate::cases::file::State;
@@ -21,7 +22,7 @@ pub(super) type Flat = BTreeMap<String, BTreeMap<String, [bool; 4]>>;
 /// Who sees the slices.
 pub(super) struct View {
     config: ModelConfig,
-    families: Vec<Family>,
+    pub(super) families: Vec<Family>,
 }
 
 impl View {
@@ -49,14 +50,17 @@ impl View {
         collector.finish()
     }
 
-    /// True when a proxy of these families looks at a slice.
-    fn sees(&self, slice: &EndpointSlice) -> bool {
-        let family = match slice.address_type.as_deref() {
-            Some("IPv4") => Family::V4,
-            Some("IPv6") => Family::V6,
-            _ => return false,
-        };
-        self.families.contains(&family) && is_ours(&slice.metadata) && service_of(slice).is_some()
+    /// The endpoints of some slices.
+    pub(super) fn endpoints_of<'a>(
+        &self,
+        slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
+    ) -> EndpointsMap {
+        self.endpoints(&slices.map(|slice| Object::EndpointSlice(EndpointSlice::clone(slice))).collect())
+    }
+
+    /// The `addressType` of slices that are seen.
+    pub(super) fn address_type(&self) -> &'static str {
+        if self.families.contains(&Family::V4) { "IPv4" } else { "IPv6" }
     }
 }
 
@@ -112,10 +116,10 @@ pub(super) fn check(state: &State<'_>, mut fields: Fields) -> Result<(), Wrong> 
         return equal("changed", &expect, &data_changed(&before, &after));
     }
     if fields.has("slice") {
-        return tracker(&view, fields);
+        return tracker::tracker(&view, fields);
     }
     if fields.has("pending") {
-        return checkout(&view, fields);
+        return tracker::checkout(&view, fields);
     }
     let ask_for = fields.text("ask_for")?.map(|text| objects::name(&text)).transpose()?;
     let slices = objects::slices(list("slices", fields.required("slices")?)?)?;
@@ -127,78 +131,4 @@ pub(super) fn check(state: &State<'_>, mut fields: Fields) -> Result<(), Wrong> 
 
 fn is_of(service: Option<&Name>, name: &ServicePortName) -> bool {
     service.is_none_or(|service| service.namespace == name.namespace && service.name == name.name)
-}
-
-/// One event after others.
-fn tracker(view: &View, mut fields: Fields) -> Result<(), Wrong> {
-    let mut applied = objects::slices(fields.list("already_applied")?)?;
-    let event = fields.text("event")?.unwrap_or_default();
-    let slice = objects::slice(fields.required("slice")?)?;
-    let removes = match event.as_str() {
-        "remove" | "removed" | "delete" | "deleted" => true,
-        "" | "add" | "added" | "update" | "updated" | "apply" | "upsert" | "set" => false,
-        other => return Err(format!("event {other} is not known")),
-    };
-    let name = slice.metadata.full_name();
-    let service = service_of(&slice);
-    let earlier = applied.slices.get(&name).cloned();
-    let changed = view.sees(&slice)
-        && match &earlier {
-            Some(earlier) => removes || data_changed(earlier, &slice),
-            None => !removes,
-        };
-    if removes {
-        applied.slices.remove(&name);
-    } else {
-        applied.insert(Object::EndpointSlice(slice).into());
-    }
-    let expect_changed = fields.boolean("expect_changed")?;
-    let expect_after = fields.take("expect_after");
-    fields.finish()?;
-    if let Some(expect) = expect_changed {
-        equal("changed", &expect, &changed)?;
-    }
-    if expect_after.is_null() {
-        return Ok(());
-    }
-    let after = flat(&view.endpoints(&applied), |name| is_of(service.as_ref(), name));
-    equal("endpoints after", &expected(expect_after)?, &after)
-}
-
-/// Several events taken together.
-fn checkout(view: &View, mut fields: Fields) -> Result<(), Wrong> {
-    let applied = objects::slices(fields.list("already_applied")?)?;
-    let mut after = applied.clone();
-    for value in fields.list("pending")? {
-        // A slice, or a slice with what happens to it.
-        let (slice, removes) = match value.get("slice") {
-            None => (value, false),
-            Some(_) => {
-                let mut event = Fields::of(value)?;
-                let slice = event.required("slice")?;
-                let removes = match event.text("event")?.as_deref() {
-                    Some("remove" | "removed" | "delete" | "deleted") => true,
-                    None | Some("add" | "update" | "apply" | "set") => false,
-                    Some(other) => return Err(format!("event {other} is not known")),
-                };
-                let removes = removes || event.boolean("remove")?.unwrap_or(false);
-                event.finish()?;
-                (slice, removes)
-            }
-        };
-        let slice = objects::slice(slice)?;
-        if removes {
-            after.slices.remove(&slice.metadata.full_name());
-        } else {
-            after.insert(Object::EndpointSlice(slice).into());
-        }
-    }
-    let ask_for = fields.text("ask_for")?.map(|text| objects::name(&text)).transpose()?;
-    let mut expect = Fields::of(fields.required("expect")?)?;
-    fields.finish()?;
-    for (key, objects) in [("previous", &applied), ("current", &after)] {
-        let actual = flat(&view.endpoints(objects), |name| is_of(ask_for.as_ref(), name));
-        equal(key, &expected(expect.take(key))?, &actual)?;
-    }
-    expect.finish()
 }
