@@ -31,7 +31,9 @@ pub fn run(folder: &Path, area: Option<&str>, probers: &mut [Box<dyn Prober>]) -
     for entry in std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         files.push(entry.with_context(|| format!("cannot list {}", folder.display()))?.path());
     }
-    files.retain(|file: &PathBuf| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.retain(|file: &PathBuf| {
+        file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+    });
     files.sort();
     let mut report = Report::default();
     for file in files {

@@ -32,7 +32,22 @@ const AT: [&str; 12] = [
     "query_at_s",
 ];
 /// How much later it is than before.
-const LATER: [&str; 8] = ["advance", "advance_s", "after", "after_s", "step_s", "wait", "wait_s", "sleep_s"];
+const LATER: [&str; 14] = [
+    "advance",
+    "advance_s",
+    "after",
+    "after_s",
+    "step",
+    "step_s",
+    "wait",
+    "wait_s",
+    "sleep",
+    "sleep_s",
+    "elapsed",
+    "elapsed_s",
+    "passes",
+    "passes_s",
+];
 const PAGE: [&str; 7] = ["path", "page", "url", "endpoint", "handler", "server", "probe"];
 const LIMIT: [&str; 4] = ["timeout", "timeout_s", "health_timeout", "health_timeout_s"];
 const CHANGE_CAME: [&str; 6] =
@@ -62,7 +77,8 @@ impl Timeline {
     }
 
     pub(in crate::cases) fn is_one(fields: &Fields) -> bool {
-        let is_told = ["events", "node"].into_iter().chain(AT).chain(LATER).any(|key| fields.has(key));
+        let asks = ["events", "node", "expect", "expect_healthz", "expect_livez"];
+        let is_told = asks.into_iter().chain(AT).chain(LATER).any(|key| fields.has(key));
         is_told && !["objects", "probes", "checks"].into_iter().any(|key| fields.has(key))
     }
 
@@ -165,6 +181,11 @@ impl Timeline {
                 self.happens(key, &families)?;
             }
         }
+        for (key, family) in [("IPv4", Family::V4), ("IPv6", Family::V6)] {
+            if let Some(kind) = event.text(key)? {
+                self.happens(&kind, &[family])?;
+            }
+        }
         if event.has("node") {
             let known = node(event.take("node"))?;
             self.health.set_node(known.as_ref());
@@ -236,7 +257,11 @@ fn page(text: &str) -> Result<Page, Wrong> {
 fn families(value: Value) -> Result<Vec<Family>, Wrong> {
     let one = |value: &Value| {
         let text = value.as_str().ok_or_else(|| format!("{value} is no family"))?;
-        config::family(text)
+        match text {
+            "ipv4" | "v4" => Ok(Family::V4),
+            "ipv6" | "v6" => Ok(Family::V6),
+            text => config::family(text),
+        }
     };
     match value {
         Value::Null | Value::Bool(true) => Ok(vec![Family::V4, Family::V6]),

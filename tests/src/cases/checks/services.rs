@@ -50,7 +50,12 @@ fn port(name: &ServicePortName, info: &ServicePortInfo, mut expect: Fields) -> R
     fn texts<T: ToString>(items: &[T]) -> Value {
         items.iter().map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect()
     }
+    let policy = |local: bool| json!(if local { "Local" } else { "Cluster" });
     let actual = [
+        ("internal_policy", policy(info.internal_local)),
+        ("external_policy", policy(info.external_local)),
+        ("session_affinity", json!(if info.affinity_timeout_s.is_some() { "ClientIP" } else { "None" })),
+        ("affinity_timeout_s", json!(info.affinity_timeout_s)),
         ("cluster_ip", json!(info.cluster_ip.to_string())),
         ("port", json!(info.port)),
         ("protocol", json!(name.protocol.to_string())),

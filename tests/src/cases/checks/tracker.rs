@@ -54,7 +54,10 @@ fn event_of(fields: &mut Fields, made_up: Option<usize>) -> Result<Event, Wrong>
     }
     let time =
         one_of(fields, &["trigger_time", "trigger", "time", "at", "t", "trigger_time_s", "at_s", "time_s"])?;
-    let service = one_of(fields, &["service", "endpoints"])?;
+    let mut service = one_of(fields, &["service", "endpoints"])?;
+    if service.is_none() && subject.is_none() && made_up.is_some() {
+        service = one_of(fields, &["name"])?;
+    }
     let mut slice = match (subject, service, made_up) {
         (Some(Value::String(service)), None, Some(index))
         | (None, Some(Value::String(service)), Some(index)) => {
