@@ -20,9 +20,9 @@ pub(super) fn objects(values: Vec<Value>) -> Result<Objects, Wrong> {
     values.into_iter().map(object).collect()
 }
 
-/// Slices in order of arrival: one of the same name replaces an earlier one.
+/// Slices in order of arrival: one of the same name replaces an earlier one, null holds a place.
 pub(super) fn slices(values: Vec<Value>) -> Result<Objects, Wrong> {
-    let found = objects(values)?;
+    let found = objects(values.into_iter().filter(|value| !value.is_null()).collect())?;
     if found.len() != found.slices.len() {
         return Err("not only slices".to_owned());
     }
