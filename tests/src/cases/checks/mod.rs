@@ -8,6 +8,7 @@ pub(super) mod healthz;
 mod metrics;
 mod misc;
 mod moments;
+mod node;
 mod services;
 mod slices;
 mod topology;
