@@ -224,9 +224,11 @@ fn reset<W: AnswerWire, P: Resize>(packet: &mut P, ip: &Ip<W::Addr>) -> Option<(
     let (seq_be, ack_be, flags) = if flags & tcp_flag::ACK != 0 {
         (ack_be, 0, tcp_flag::RST)
     } else {
-        let occupied = length.wrapping_sub((bits >> 28) * 4)
-            + u32::from(flags & tcp_flag::SYN != 0)
-            + u32::from(flags & tcp_flag::FIN != 0);
+        // A header that claims more than there is makes nonsense of the numbers, and of the sender's use for them.
+        let occupied = length
+            .wrapping_sub((bits >> 28) * 4)
+            .wrapping_add(u32::from(flags & tcp_flag::SYN != 0))
+            .wrapping_add(u32::from(flags & tcp_flag::FIN != 0));
         (0, u32::from_be(seq_be).wrapping_add(occupied).to_be(), tcp_flag::RST | tcp_flag::ACK)
     };
     let bits = (TCP_LEN as u32 / 4) << 28 | u32::from(flags) << 16;
