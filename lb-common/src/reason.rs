@@ -71,6 +71,7 @@ reasons! {
     ToBackend = 1, Forwarded, "to-backend", "C1", "packet of a known flow, sent to its backend";
     FromBackend = 2, Forwarded, "from-backend", "C1", "reply, translated back to the frontend's address";
     IcmpError = 3, Forwarded, "icmp-error", "A4", "ICMP error about a flow, translated";
+    FromHost = 4, Forwarded, "from-host", "C1", "of a socket of this host, translated on its way out: it never came in";
     NotOurs = 8, Passed, "not-ours", "V8", "neither to a frontend nor of a flow";
     NotIp = 9, Passed, "not-ip", "V8", "neither IPv4 nor IPv6";
     OtherProtocol = 10, Passed, "other-protocol", "V8", "a transport protocol that Services do not have";

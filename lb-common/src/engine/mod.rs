@@ -46,11 +46,13 @@ pub fn process<P: Packet, S: Steps<P>>(packet: &mut P, steps: &S, position: Posi
     let Some((ethertype, offset)) = parse::link(packet) else {
         return Reason::Malformed;
     };
-    match ethertype {
+    let reason = match ethertype {
         parse::ETHERTYPE_IPV4 => process_ip::<V4, P, S>(packet, steps, offset, position),
         parse::ETHERTYPE_IPV6 => process_ip::<V6, P, S>(packet, steps, offset, position),
         _ => Reason::NotIp,
-    }
+    };
+    // Counted apart: it is no packet that came in.
+    if position.egress && reason.class() == Class::Forwarded { Reason::FromHost } else { reason }
 }
 
 #[inline(always)]

@@ -295,7 +295,7 @@ impl Script {
         let bytes = packet.network_len() as u64;
         let stats = match reason {
             Reason::NewFlow | Reason::ToBackend => Some(Direction::To(out.dst, bytes)),
-            Reason::FromBackend => Some(Direction::From(packet.src, bytes)),
+            Reason::FromBackend | Reason::FromHost => Some(Direction::From(packet.src, bytes)),
             _ => None,
         };
         self.given(packet, reason, vec![out.frame()], stats);
@@ -326,7 +326,8 @@ impl Script {
 
     /// A packet from the backend.
     pub fn back(&mut self, conn: &Conn, say: Say) {
-        self.expect(Reason::FromBackend, &conn.reply(say), &conn.replied(say));
+        let reason = if self.position.egress { Reason::FromHost } else { Reason::FromBackend };
+        self.expect(reason, &conn.reply(say), &conn.replied(say));
     }
 
     /// The first three packets of a connection.
