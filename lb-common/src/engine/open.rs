@@ -29,7 +29,7 @@ pub enum Origin {
 
 /// Classifies a source address.
 #[inline(always)]
-fn origin<A: Address, T: Tables>(tables: &T, src: A, external_iface: bool) -> Origin {
+pub fn origin<A: Address, T: Tables>(tables: &T, src: A, external_iface: bool) -> Origin {
     let class = tables.class(src);
     if class & address_class::NODE != 0 {
         Origin::Node

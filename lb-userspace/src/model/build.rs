@@ -12,9 +12,9 @@ use super::config::ModelConfig;
 use super::desired::{
     Desired, Family, Frontend, FrontendKind, Protocol, Service, ServicePortName, Surroundings,
 };
-use super::endpoints::{Collector, EndpointReader, EndpointsMap, service_of};
+use super::endpoints::{Collected, Collector, EndpointReader, EndpointsMap, LeftOut, service_of};
 use super::labels;
-use super::services::{ServiceMap, is_headless, is_ours, port_text, service_ports};
+use super::services::{ServiceMap, ServicePortInfo, is_headless, is_ours, port_text, service_ports};
 use super::topology::{Question, categorize};
 use crate::source::Objects;
 use crate::source::address::parse_cidr;
@@ -57,6 +57,8 @@ pub struct Built {
     pub notes: Vec<Note>,
     /// Endpoints left out (B2).
     pub skipped_endpoints: u64,
+    /// Endpoints left out, and why (B1, B2, B7).
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Makes the desired state of objects. The order in which objects came does not matter.
@@ -68,20 +70,14 @@ pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations)
             services.extend(service_ports(service, family, allocations, &mut notes));
         }
     }
-    let (endpoints, skipped_endpoints) = collect_endpoints(config, objects, &mut notes);
+    let Collected { endpoints, skipped: skipped_endpoints, left_out } =
+        collect_endpoints(config, objects, &mut notes);
     let mut desired = Desired { services: BTreeMap::new(), surroundings: surroundings(config, objects) };
     let mut frontends = Frontends::new(config).all(&services, &mut notes);
     let zone = zone(config, objects);
     for (name, info) in &services {
         let list = endpoints.get(name).map_or(&[][..], Vec::as_slice);
-        let question = Question {
-            uses_cluster: info.uses_cluster(),
-            uses_local: info.uses_local(),
-            node_name: &config.node_name,
-            zone: &zone,
-            node_hints: config.node_hints,
-        };
-        let lists = categorize(question, list);
+        let lists = categorize(question(config, &zone, info), list);
         let service = Service {
             frontends: frontends.remove(name).unwrap_or_default(),
             backends: list.iter().map(|endpoint| endpoint.backend.clone()).collect(),
@@ -99,11 +95,22 @@ pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations)
     }
     notes.sort();
     notes.dedup();
-    Built { desired, services, endpoints, notes, skipped_endpoints }
+    Built { desired, services, endpoints, notes, skipped_endpoints, left_out }
+}
+
+/// What [`super::topology`] is asked about a service port.
+pub fn question<'a>(config: &'a ModelConfig, zone: &'a str, info: &ServicePortInfo) -> Question<'a> {
+    Question {
+        uses_cluster: info.uses_cluster(),
+        uses_local: info.uses_local(),
+        node_name: &config.node_name,
+        zone,
+        node_hints: config.node_hints,
+    }
 }
 
 /// B7: slices count; without any, Endpoints; without those, Pods.
-fn collect_endpoints(config: &ModelConfig, objects: &Objects, notes: &mut Vec<Note>) -> (EndpointsMap, u64) {
+fn collect_endpoints(config: &ModelConfig, objects: &Objects, notes: &mut Vec<Note>) -> Collected {
     let reader = EndpointReader::new(config, objects);
     let mut by_service: HashMap<Name, Vec<&EndpointSlice>> = HashMap::new();
     for slice in objects.slices.values() {
@@ -127,12 +134,11 @@ fn collect_endpoints(config: &ModelConfig, objects: &Objects, notes: &mut Vec<No
             }
         }
     }
-    let skipped = collector.skipped;
-    (collector.finish(), skipped)
+    collector.finish()
 }
 
 /// The zone of this node, empty when unknown.
-fn zone(config: &ModelConfig, objects: &Objects) -> String {
+pub fn zone(config: &ModelConfig, objects: &Objects) -> String {
     let node = || objects.nodes.get(&Name::new("", &config.node_name));
     let from_node = || node().and_then(|node| node.metadata.labels.get(labels::ZONE).cloned());
     config.zone.clone().or_else(from_node).unwrap_or_default()

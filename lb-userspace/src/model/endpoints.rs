@@ -1,7 +1,7 @@
 //! EndpointSlices, Endpoints and Pods to backends (B1–B4, B7).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::build::Note;
@@ -30,15 +30,45 @@ pub struct ModelEndpoint {
 /// Backends by service port, ordered by address and port.
 pub type EndpointsMap = BTreeMap<ServicePortName, Vec<ModelEndpoint>>;
 
+/// An endpoint that is no backend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    /// The Service it was meant for.
+    pub service: Name,
+    /// Its address or object, as far as it has a name.
+    pub what: String,
+    /// The rule that left it out.
+    pub rule: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// What was collected.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Backends by service port.
+    pub endpoints: EndpointsMap,
+    /// Endpoints left out: wrong family, no address, no port (B2).
+    pub skipped: u64,
+    /// Endpoints left out, and why.
+    pub left_out: Vec<LeftOut>,
+}
+
 /// Collects endpoints, each (address, port) once for each service port (B1).
 #[derive(Debug, Default)]
 pub struct Collector {
     ports: BTreeMap<ServicePortName, BTreeMap<(IpAddr, u16), ModelEndpoint>>,
     /// Endpoints left out: wrong family, no address, no port (B2).
     pub skipped: u64,
+    left_out: Vec<LeftOut>,
 }
 
 impl Collector {
+    /// Notes an endpoint that is no backend. The reason is put together by the caller: nothing here is common.
+    fn leave_out(&mut self, service: &Name, what: String, rule: &'static str, reason: String) {
+        self.left_out.push(LeftOut { service: service.clone(), what, rule, reason });
+    }
+
     fn add(&mut self, name: &ServicePortName, endpoint: ModelEndpoint) {
         use std::collections::btree_map::Entry;
         let port = match self.ports.get_mut(name) {
@@ -48,16 +78,34 @@ impl Collector {
         match port.entry((endpoint.backend.addr, endpoint.backend.port)) {
             Entry::Vacant(entry) => drop(entry.insert(endpoint)),
             Entry::Occupied(mut entry) => {
+                let differs = endpoint != *entry.get();
                 if rank(&endpoint) < rank(entry.get()) {
                     entry.insert(endpoint);
+                }
+                if differs {
+                    let what = SocketAddr::new(entry.key().0, entry.key().1).to_string();
+                    let kept = &entry.get().backend;
+                    let state = if kept.terminating { "terminating" } else { "not terminating" };
+                    let place = if kept.local { "on this node" } else { "elsewhere" };
+                    self.left_out.push(LeftOut {
+                        service: Name::new(&name.namespace, &name.name),
+                        what,
+                        rule: "B1",
+                        reason: format!("another copy, which disagrees; kept is the one {state} and {place}"),
+                    });
                 }
             }
         }
     }
 
     /// What has been collected.
-    pub fn finish(self) -> EndpointsMap {
-        self.ports.into_iter().map(|(name, port)| (name, port.into_values().collect())).collect()
+    pub fn finish(self) -> Collected {
+        let mut left_out = self.left_out;
+        left_out.sort_unstable();
+        left_out.dedup();
+        let ports = self.ports.into_iter();
+        let endpoints = ports.map(|(name, port)| (name, port.into_values().collect())).collect();
+        Collected { endpoints, skipped: self.skipped, left_out }
     }
 }
 
@@ -155,6 +203,7 @@ impl<'a> EndpointReader<'a> {
         if declared.is_some_and(|declared| declared != family) {
             return;
         }
+        let slice_name = || format!("EndpointSlice {}", slice.metadata.full_name());
         let slice_weight = weight(&slice.metadata, "EndpointSlice", notes);
         let ports: Vec<_> = slice
             .ports
@@ -164,6 +213,9 @@ impl<'a> EndpointReader<'a> {
                 let number = port.port.and_then(port_number);
                 if number.is_none() {
                     into.skipped += slice.endpoints.len() as u64;
+                    let name = port.name.as_deref().unwrap_or_default();
+                    let reason = format!("its port {name:?} has no number from 1 to 65535");
+                    into.leave_out(&service, slice_name(), "B2", reason);
                 }
                 Some((port_name(&service, port.name.as_deref(), protocol, family), number?))
             })
@@ -173,7 +225,15 @@ impl<'a> EndpointReader<'a> {
                 endpoint.addresses.first().and_then(|text| parse_ip(text).ok()).map(|parsed| parsed.value);
             let Some(addr) = address.filter(|address| Family::of(*address) == family) else {
                 // Without a declared family, the reader of the other family counts it.
-                into.skipped += u64::from(declared.is_some() || address.is_none());
+                if declared.is_some() || address.is_none() {
+                    into.skipped += 1;
+                    let first = endpoint.addresses.first().map(String::as_str).unwrap_or_default();
+                    let reason = match address {
+                        None => "the first address of an endpoint counts, and it is none".to_owned(),
+                        Some(_) => "its first address is not of the slice's family".to_owned(),
+                    };
+                    into.leave_out(&service, format!("{first:?} in {}", slice_name()), "B2", reason);
+                }
                 continue;
             };
             let conditions = endpoint.conditions;
@@ -220,6 +280,8 @@ impl<'a> EndpointReader<'a> {
                 for address in addresses {
                     let Some(addr) = parse_ip(&address.ip).ok().map(|parsed| parsed.value) else {
                         into.skipped += 1;
+                        let reason = "not an IP address".to_owned();
+                        into.leave_out(&service, format!("{:?}", address.ip), "B2", reason);
                         continue;
                     };
                     if Family::of(addr) != family {
@@ -232,6 +294,9 @@ impl<'a> EndpointReader<'a> {
                         let Ok(protocol) = parse_protocol(port.protocol.as_deref()) else { continue };
                         let Some(number) = port.port.and_then(port_number) else {
                             into.skipped += 1;
+                            let name = port.name.as_deref().unwrap_or_default();
+                            let reason = format!("its port {name:?} has no number from 1 to 65535");
+                            into.leave_out(&service, addr.to_string(), "B2", reason);
                             continue;
                         };
                         let backend = Backend {
@@ -263,10 +328,19 @@ impl<'a> EndpointReader<'a> {
         let name = service.metadata.full_name();
         for pod in self.selected(service) {
             let phase = pod.status.phase.as_deref();
-            if matches!(phase, Some("Succeeded" | "Failed")) {
+            let pod_name = || format!("Pod {}", pod.metadata.full_name());
+            if let Some(phase @ ("Succeeded" | "Failed")) = phase {
+                let reason = format!("its phase is {phase}: it has ended");
+                into.leave_out(&name, pod_name(), "B7", reason);
                 continue;
             }
-            let Some(addr) = pod_address(pod, family) else { continue };
+            let Some(addr) = pod_address(pod, family) else {
+                let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+                if pod_address(pod, other).is_none() {
+                    into.leave_out(&name, pod_name(), "B7", "it has no address".to_owned());
+                }
+                continue;
+            };
             let serving =
                 pod.status.conditions.iter().find(|c| c.type_ == "Ready").is_none_or(|c| c.status == "True");
             let terminating = pod.metadata.deletion_timestamp.is_some();
@@ -276,6 +350,13 @@ impl<'a> EndpointReader<'a> {
                 let Ok(protocol) = parse_protocol(port.protocol.as_deref()) else { continue };
                 let Some(number) = target_port(port, protocol, pod) else {
                     into.skipped += 1;
+                    let reason = match &port.target_port {
+                        Some(IntOrString::Name(target)) => {
+                            format!("no {protocol} port of its containers is named {target:?}")
+                        }
+                        _ => "its target port is out of range".to_owned(),
+                    };
+                    into.leave_out(&name, pod_name(), "B7", reason);
                     continue;
                 };
                 let backend = Backend {

@@ -46,39 +46,92 @@ enum Hints {
     Zone,
 }
 
-/// Sorts endpoints into lists.
-pub fn categorize(question: Question<'_>, endpoints: &[ModelEndpoint]) -> Lists {
-    let mut lists = Lists::default();
-    if question.uses_cluster {
-        let hints = hints_to_follow(question, endpoints);
-        let cluster = usable(endpoints, |endpoint| match hints {
-            _ if !endpoint.backend.ready => true,
-            Hints::None => true,
-            Hints::Node => endpoint.node_hints.contains(question.node_name),
-            Hints::Zone => endpoint.zone_hints.contains(question.zone),
-        });
-        lists.has_any_endpoints = !cluster.is_empty();
-        lists.cluster = Some(cluster);
-    }
-    if question.uses_local {
-        lists.local = Some(usable(endpoints, |endpoint| endpoint.backend.local));
-        lists.has_any_endpoints |= !usable(endpoints, |_| true).is_empty();
-    }
-    lists
+/// Why an endpoint is in a list, or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In: it is ready.
+    Ready,
+    /// In: no endpoint of the list is ready, and it still serves while it terminates.
+    LastResort,
+    /// Out: not ready, while others are or nobody can take their place.
+    NotReady,
+    /// Out: on its way out, while others are ready.
+    Terminating,
+    /// Out: meant for other nodes.
+    OtherNode,
+    /// Out: meant for other zones.
+    OtherZone,
+    /// Out: not on this node.
+    Remote,
 }
 
-/// B5: those that are ready; if none is, those that serve while terminating.
-fn usable(endpoints: &[ModelEndpoint], wanted: impl Fn(&ModelEndpoint) -> bool) -> Vec<usize> {
-    let select = |state: fn(&ModelEndpoint) -> bool| -> Vec<usize> {
-        let matching =
-            endpoints.iter().enumerate().filter(|(_, endpoint)| state(endpoint) && wanted(endpoint));
-        matching.map(|(index, _)| index).collect()
-    };
-    let ready = select(|endpoint| endpoint.backend.ready);
-    if !ready.is_empty() {
-        return ready;
+impl Standing {
+    /// Whether it takes new connections.
+    pub const fn is_in(self) -> bool {
+        matches!(self, Self::Ready | Self::LastResort)
     }
-    select(|endpoint| !endpoint.backend.ready && endpoint.backend.serving && endpoint.backend.terminating)
+}
+
+/// The standing of every endpoint in the lists that policies choose from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// Under Cluster policy; `None` = no traffic goes by it.
+    pub cluster: Option<Vec<Standing>>,
+    /// Under Local policy; `None` = no traffic goes by it.
+    pub local: Option<Vec<Standing>>,
+}
+
+/// Says for each endpoint why it is in a list or is not.
+pub fn standings(question: Question<'_>, endpoints: &[ModelEndpoint]) -> Standings {
+    let cluster = || {
+        let hints = hints_to_follow(question, endpoints);
+        judge(endpoints, |endpoint| match hints {
+            _ if !endpoint.backend.ready => None,
+            Hints::Node if !endpoint.node_hints.contains(question.node_name) => Some(Standing::OtherNode),
+            Hints::Zone if !endpoint.zone_hints.contains(question.zone) => Some(Standing::OtherZone),
+            Hints::None | Hints::Node | Hints::Zone => None,
+        })
+    };
+    let local = || judge(endpoints, |endpoint| (!endpoint.backend.local).then_some(Standing::Remote));
+    Standings { cluster: question.uses_cluster.then(cluster), local: question.uses_local.then(local) }
+}
+
+/// Sorts endpoints into lists.
+pub fn categorize(question: Question<'_>, endpoints: &[ModelEndpoint]) -> Lists {
+    let standings = standings(question, endpoints);
+    let chosen = |list: &Vec<Standing>| -> Vec<usize> {
+        list.iter().enumerate().filter(|(_, standing)| standing.is_in()).map(|(index, _)| index).collect()
+    };
+    let cluster = standings.cluster.as_ref().map(chosen);
+    let mut has_any_endpoints = cluster.as_ref().is_some_and(|list| !list.is_empty());
+    if question.uses_local {
+        has_any_endpoints |= judge(endpoints, |_| None).iter().any(|standing| standing.is_in());
+    }
+    Lists { cluster, local: standings.local.as_ref().map(chosen), has_any_endpoints }
+}
+
+/// B5: those that are ready; if none is, those that serve while terminating. `left_out` names those of other rules.
+fn judge(
+    endpoints: &[ModelEndpoint],
+    left_out: impl Fn(&ModelEndpoint) -> Option<Standing>,
+) -> Vec<Standing> {
+    let mut list: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| {
+            let backend = &endpoint.backend;
+            left_out(endpoint).unwrap_or(match (backend.ready, backend.serving && backend.terminating) {
+                (true, _) => Standing::Ready,
+                (false, true) => Standing::LastResort,
+                (false, false) => Standing::NotReady,
+            })
+        })
+        .collect();
+    if list.contains(&Standing::Ready) {
+        for standing in list.iter_mut().filter(|standing| **standing == Standing::LastResort) {
+            *standing = Standing::Terminating;
+        }
+    }
+    list
 }
 
 /// B6: hints count only if every ready endpoint has them and one is meant for us.
@@ -133,6 +186,24 @@ mod tests {
             (lists.cluster, lists.local, lists.has_any_endpoints),
             (Some(vec![0]), Some(vec![1]), true)
         );
+    }
+
+    #[test]
+    fn every_standing_has_its_reason() {
+        use Standing::{LastResort, NotReady, OtherNode, OtherZone, Ready, Remote, Terminating};
+        let endpoints = [
+            endpoint(0, "r", &[], &["n"]),
+            endpoint(1, "lr", &[], &["m"]),
+            endpoint(2, "st", &[], &[]),
+            endpoint(3, "l", &[], &[]),
+        ];
+        let found = standings(ASK, &endpoints);
+        assert_eq!(found.cluster, Some(vec![Ready, OtherNode, Terminating, NotReady]));
+        assert_eq!(found.local, Some(vec![Remote, Ready, Remote, NotReady]));
+        let zones = [endpoint(0, "r", &["y"], &[]), endpoint(1, "r", &["z"], &[])];
+        assert_eq!(standings(ASK, &zones).cluster, Some(vec![OtherZone, Ready]));
+        let last = standings(ASK, &endpoints[2..]);
+        assert_eq!(last.cluster, Some(vec![LastResort, NotReady]));
     }
 
     #[test]

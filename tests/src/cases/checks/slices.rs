@@ -47,7 +47,7 @@ impl View {
                 reader.slice(slice, *family, &mut collector, &mut Vec::new());
             }
         }
-        collector.finish()
+        collector.finish().endpoints
     }
 
     /// The endpoints of some slices.
