@@ -40,6 +40,13 @@ impl Memory {
         }
     }
 
+    /// The same with other constants.
+    #[must_use]
+    pub fn with_config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
     /// Sets the clock, in ticks.
     pub fn set_now(&self, ticks: u32) {
         self.now.set(ticks);

@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{agent, detach, doctor, lab, show};
+use crate::{agent, detach, doctor, explain, lab, show};
 
 /// Kubernetes Services on eBPF, with or without a cluster.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ pub enum Command {
     Status(show::StatusArgs),
     /// Look at Services, backends, flows and counters, straight from the maps
     Get(show::Args),
+    /// Say what happens to a packet, and why: from manifests alone, or in the kernel as well
+    Explain(explain::Args),
     /// Check this machine and say what to do about what is found
     Doctor(doctor::Args),
     /// Services without a cluster, in network namespaces
@@ -47,6 +49,7 @@ impl Cli {
             Command::Detach(args) => detach::execute(args),
             Command::Status(args) => show::status(args),
             Command::Get(args) => show::execute(args),
+            Command::Explain(args) => explain::execute(args),
             Command::Doctor(args) => doctor::execute(args),
             Command::Lab(args) => lab::execute(args),
             Command::Completions { shell } => {

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod dataplane;
 pub mod detach;
 pub mod doctor;
+pub mod explain;
 pub mod lab;
 pub mod maps;
 pub mod model;

@@ -143,7 +143,7 @@ pub enum Switch {
     Off,
 }
 
-fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+pub(crate) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
         (*range.start() > 0 && !range.is_empty()).then_some(range)
@@ -154,7 +154,7 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     })
 }
 
-fn parse_nodeport_addresses(text: &str) -> Result<NodePortAddress, String> {
+pub(crate) fn parse_nodeport_addresses(text: &str) -> Result<NodePortAddress, String> {
     if text == "primary" {
         return Ok(NodePortAddress::Primary);
     }

@@ -3,12 +3,26 @@
 //! [`args`] is the command line, [`network`] tells what interfaces and addresses there are, [`keeper`] holds the
 //! programs on the right interfaces, [`run`] is the loop that brings changes into the kernel.
 
-mod args;
+pub(crate) mod args;
 mod keeper;
 mod network;
 mod run;
 
 pub use args::Args;
+
+use std::net::IpAddr;
+
+use crate::model::Interface;
+
+/// The interfaces of the current network namespace, and the addresses on its default routes.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub(crate) fn surroundings() -> anyhow::Result<(Vec<Interface>, Vec<IpAddr>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let network = runtime.block_on(async { network::Watcher::new()?.look().await })?;
+    Ok((network.interfaces, network.primary))
+}
 
 /// Runs the agent until it is told to stop.
 ///

@@ -124,7 +124,7 @@ impl Programs {
 }
 
 /// The whole chain of causes in one line.
-fn explain(error: &EbpfError) -> String {
+pub(super) fn explain(error: &EbpfError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -134,7 +134,7 @@ fn explain(error: &EbpfError) -> String {
     text
 }
 
-fn refused(program: &'static str, error: &ProgramError) -> DataplaneError {
+pub(super) fn refused(program: &'static str, error: &ProgramError) -> DataplaneError {
     let reason = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -9,9 +9,11 @@ mod error;
 mod hook;
 mod load;
 mod pins;
+mod rehearsal;
 
 pub use attach::{Attached, Attacher, Target, detach};
 pub use error::DataplaneError;
 pub use hook::{Hook, HookChoice};
 pub use load::{Programs, Sizes, clock_ticks_per_second, config, kernel_at_least};
 pub use pins::{Link, LinkKind, Lock, PinDir, meta};
+pub use rehearsal::{Outcome, Rehearsal};

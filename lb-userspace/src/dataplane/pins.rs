@@ -155,7 +155,10 @@ impl PinDir {
     }
 
     /// Opens the pinned maps after a look at their version.
-    fn open_checked(&self) -> Result<KernelStore, DataplaneError> {
+    ///
+    /// # Errors
+    /// [`DataplaneError::Version`] or [`DataplaneError::Map`] when what is pinned does not fit.
+    pub fn open_checked(&self) -> Result<KernelStore, DataplaneError> {
         let found = meta(&KernelStore::open_table(&self.0, Table::Meta)?).map_or(0, |meta| meta.abi_version);
         // 0: pinned, but never written.
         if found != ABI_VERSION && found != 0 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 /// The clock now, in ticks; `None` when this machine tells neither jiffies nor uptime.
-pub(super) fn now(ticks_per_second: u32) -> Option<u32> {
+pub(crate) fn now(ticks_per_second: u32) -> Option<u32> {
     from_timer_list().or_else(|| from_uptime(ticks_per_second))
 }
 

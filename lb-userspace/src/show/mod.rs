@@ -2,7 +2,7 @@
 
 mod affinity;
 mod backends;
-mod clock;
+pub(crate) mod clock;
 mod flows;
 mod output;
 mod services;
