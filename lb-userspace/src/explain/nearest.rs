@@ -43,7 +43,7 @@ pub(super) fn frontend(situation: &Situation, question: &Question, not_ours: boo
     {
         same_port(situation, (destination.address, port), &protocol.to_string(), &mut remarks);
     }
-    if remarks.is_empty() {
+    if remarks.is_empty() && not_ours {
         remarks
             .push(Remark::new("V8", format!("no Service has anything to do with {}", destination.address)));
     }

@@ -208,7 +208,11 @@ pub(super) fn remarks(
             super::nearest::frontend(situation, question, run.reason == Reason::NotOurs)
         }
         (None, Reason::OtherProtocol) if question.packet.kind == Kind::Ping => {
-            let mut remarks = super::nearest::frontend(situation, question, true);
+            let mut remarks = super::nearest::frontend(
+                situation,
+                question,
+                !situation.built.desired.surroundings.no_vip_ping,
+            );
             if situation.built.desired.surroundings.no_vip_ping {
                 remarks.insert(
                     0,
