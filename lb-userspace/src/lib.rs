@@ -8,6 +8,7 @@ pub mod dataplane;
 pub mod detach;
 pub mod doctor;
 pub mod explain;
+pub mod health;
 pub mod lab;
 pub mod maps;
 pub mod model;

@@ -1,5 +1,6 @@
 //! The command line of `lb run`.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -84,6 +85,10 @@ pub struct Args {
     /// Log every first packet from inside the kernel: for looking closely, not for keeps
     #[arg(long)]
     pub trace: bool,
+
+    /// Address to answer /healthz, /readyz and /livez on; nothing is answered unless it is given
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub healthz: Option<SocketAddr>,
 
     /// Entries of the frontend tables, for each family
     #[arg(long, value_name = "N")]

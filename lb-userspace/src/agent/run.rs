@@ -18,6 +18,7 @@ use super::Args;
 use super::keeper::Keeper;
 use super::network::{Network, Watcher};
 use crate::dataplane::{self, Attacher, PinDir};
+use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
 use crate::model::build;
@@ -28,6 +29,8 @@ use crate::source::{Severity, Source};
 const NETWORK_PAUSE: Duration = Duration::from_millis(20);
 /// Between two tries to attach where something stood in the way: the kernel does not say when it goes.
 const ATTACH_AGAIN: Duration = Duration::from_secs(2);
+/// After a port for health checks could not be opened: somebody else has it, perhaps not for ever.
+const HEALTH_RETRY: Duration = Duration::from_secs(5);
 /// After a failed write to the maps.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -43,6 +46,7 @@ struct Agent<'a> {
     source: Source,
     keeper: Keeper,
     network: Network,
+    health: Health,
     said: BTreeSet<String>,
     /// Service ports in the last desired state.
     services: usize,
@@ -85,6 +89,11 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to signals")?;
     let network = watcher.look().await?;
+    let mut health = Health::new(health::TIMEOUT);
+    if let Some(address) = args.healthz {
+        let address = health.serve_agent(address)?;
+        info!("answering /healthz, /readyz and /livez on {address}");
+    }
     let mut agent = Agent {
         args,
         store,
@@ -93,6 +102,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         source,
         keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook),
         network,
+        health,
         said: BTreeSet::new(),
         services: 0,
         synced: false,
@@ -162,7 +172,7 @@ impl Agent<'_> {
         }
         let config = self.args.model_config(self.network.interfaces.clone(), self.network.primary.clone());
         let built = build::build(&config, &snapshot.objects, &allocations);
-        notes.extend(built.notes);
+        notes.extend(built.notes.iter().cloned());
         let mut now = BTreeSet::new();
         for problem in &snapshot.problems {
             now.insert((problem.severity == Severity::Error, problem.to_string()));
@@ -170,7 +180,9 @@ impl Agent<'_> {
         now.extend(notes.iter().map(|note| (false, note.to_string())));
         self.services = built.desired.services.len();
         self.retry_at = None;
-        match self.planner.sync(&mut self.store, &built.desired) {
+        let result = self.planner.sync(&mut self.store, &built.desired);
+        let in_kernel = result.is_ok();
+        match result {
             Ok(report) => {
                 now.extend(report.problems.iter().map(|problem| (true, problem.to_string())));
                 self.retry_at = report.retry_after.map(|after| Instant::now() + after);
@@ -189,6 +201,10 @@ impl Agent<'_> {
                 error!("{error}; trying again");
                 self.retry_at = Some(Instant::now() + RETRY);
             }
+        }
+        for error in self.health.update(&config, &snapshot.objects, &built, in_kernel) {
+            now.insert((true, error.to_string()));
+            self.retry_at.get_or_insert(Instant::now() + HEALTH_RETRY);
         }
         for (is_error, text) in &now {
             if !self.said.contains(text) {
