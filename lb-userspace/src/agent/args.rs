@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ipnet::IpNet;
+use lb_common::abi::{Config, config_flag};
 use lb_common::tables::Table;
 
 use crate::dataplane::{HookChoice, Sizes};
@@ -90,6 +91,22 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub healthz: Option<SocketAddr>,
 
+    /// Seconds that a TCP or SCTP flow may be idle before it is established
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = idle_seconds())]
+    pub timeout_opening: u32,
+    /// Seconds that an established TCP or SCTP flow may be idle
+    #[arg(long, value_name = "SECONDS", default_value_t = 8000, value_parser = idle_seconds())]
+    pub timeout_established: u32,
+    /// Seconds that a TCP or SCTP flow is remembered after it has ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = idle_seconds())]
+    pub timeout_closing: u32,
+    /// Seconds that a UDP flow may be idle before it is answered
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = idle_seconds())]
+    pub timeout_udp: u32,
+    /// Seconds that an answered UDP flow may be idle
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = idle_seconds())]
+    pub timeout_udp_replied: u32,
+
     /// Entries of the frontend tables, for each family
     #[arg(long, value_name = "N")]
     pub max_frontends: Option<u32>,
@@ -148,6 +165,11 @@ pub enum Switch {
     Off,
 }
 
+/// At least a second, at most a week: the clock of flows wraps after 49 days at 1000 ticks a second.
+fn idle_seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=7 * 24 * 3600)
+}
+
 pub(crate) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
@@ -192,6 +214,20 @@ impl Args {
         sizes
     }
 
+    /// Constants for the kernel programs, from those for this kernel (C2).
+    pub fn config(&self, kernel: Config) -> Config {
+        let ticks = |seconds: u32| seconds.saturating_mul(kernel.ticks_per_second);
+        Config {
+            lifetime_opening: ticks(self.timeout_opening),
+            lifetime_established: ticks(self.timeout_established),
+            lifetime_closing: ticks(self.timeout_closing),
+            lifetime_udp: ticks(self.timeout_udp),
+            lifetime_udp_replied: ticks(self.timeout_udp_replied),
+            flags: kernel.flags | if self.trace { config_flag::TRACE } else { 0 },
+            ..kernel
+        }
+    }
+
     /// What the model must know, on a node with these interfaces and primary addresses.
     pub fn model_config(&self, interfaces: Vec<Interface>, primary: Vec<std::net::IpAddr>) -> ModelConfig {
         let ranges: Vec<IpNet> = self
@@ -219,5 +255,36 @@ impl Args {
             algorithm: self.algorithm,
             ..ModelConfig::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(options: &[&str]) -> Config {
+        let line = ["lb", "--manifests", "x", "--iface", "y"].iter().chain(options);
+        Command::try_parse_from(line).unwrap().args.config(Config::with_ticks_per_second(250))
+    }
+
+    #[test]
+    fn c2_lifetimes_are_those_of_the_rule_unless_asked_otherwise() {
+        assert_eq!(config(&[]), Config::with_ticks_per_second(250));
+        let config = config(&["--timeout-udp", "7", "--timeout-established", "60"]);
+        assert_eq!((config.lifetime_udp, config.lifetime_established), (7 * 250, 60 * 250));
+    }
+
+    #[test]
+    fn c2_no_lifetime_of_zero() {
+        let line = ["lb", "--manifests", "x", "--iface", "y", "--timeout-closing", "0"];
+        assert!(Command::try_parse_from(line).is_err());
     }
 }

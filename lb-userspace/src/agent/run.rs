@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use aya_log::EbpfLogger;
-use lb_common::abi::{ABI_VERSION, Meta, config_flag};
+use lb_common::abi::{ABI_VERSION, Meta};
 use lb_common::tables::Table;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -63,10 +63,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if found {
         info!("taking over what is pinned in {}", args.pin_dir.display());
     }
-    let mut config = dataplane::config();
-    if args.trace {
-        config.flags |= config_flag::TRACE;
-    }
+    let config = args.config(dataplane::config());
     let planner =
         Planner::adopt(&store, Limits::of(&store)?, plan::Options::default(), plan::steady_clock())?;
     let mut attacher = Attacher::new(&pins, &config, &store)?;
