@@ -140,8 +140,10 @@ pub mod backend_flag {
     pub const LOCAL: u16 = 1 << 2;
     /// The address is IPv6.
     pub const IPV6: u16 = 1 << 3;
-    /// May be chosen for new flows and kept by affinity (S4).
+    /// In a list: may be chosen for new flows and kept by affinity (S4).
     pub const USABLE: u16 = 1 << 4;
+    /// Usable under Local policy only (B5 judges each list on its own): elsewhere a remembered one is a miss.
+    pub const LOCAL_LIST_ONLY: u16 = 1 << 5;
 }
 
 /// Who answers: one (address, port) of one service port, at the index of its number.

@@ -93,10 +93,14 @@ fn remembered<A: Address, T: Tables>(
     }
     let backend = tables.backend(entry.backend_id)?;
     let local_only = if external { frontend_flag::EXTERNAL_LOCAL } else { frontend_flag::INTERNAL_LOCAL };
-    let usable = backend.flags & backend_flag::USABLE != 0
-        && backend.generation == entry.backend_generation
-        && (frontend.flags & local_only == 0 || backend.flags & backend_flag::LOCAL != 0);
-    usable.then_some(Chosen { id: entry.backend_id, backend })
+    // A usable local backend is in the local list; one that is in no other must not be kept under Cluster policy.
+    let in_list = if frontend.flags & local_only != 0 {
+        backend.flags & backend_flag::LOCAL != 0
+    } else {
+        backend.flags & backend_flag::LOCAL_LIST_ONLY == 0
+    };
+    let usable = backend.flags & backend_flag::USABLE != 0 && backend.generation == entry.backend_generation;
+    (usable && in_list).then_some(Chosen { id: entry.backend_id, backend })
 }
 
 #[inline(always)]

@@ -64,6 +64,7 @@ pub(super) fn backend_flags(flags: u16) -> String {
             (backend_flag::ALIVE, "alive"),
             (backend_flag::SERVING, "serving"),
             (backend_flag::USABLE, "usable"),
+            (backend_flag::LOCAL_LIST_ONLY, "local-list-only"),
             (backend_flag::LOCAL, "local"),
         ],
     )

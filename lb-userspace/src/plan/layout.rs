@@ -190,8 +190,9 @@ pub fn slots(service: &Service, list: List, options: &Options) -> Vec<usize> {
     }
 }
 
-/// Flags of a backend; `usable`: it is in one of the lists (B5).
-pub fn backend_flags(backend: &Backend, usable: bool) -> u16 {
+/// Flags of a backend that is in the cluster list, in the local list, in both or in none (B5).
+pub fn backend_flags(backend: &Backend, in_cluster_list: bool, in_local_list: bool) -> u16 {
+    let usable = in_cluster_list || in_local_list;
     let mut flags = backend_flag::ALIVE;
     if backend.serving || usable {
         flags |= backend_flag::SERVING;
@@ -204,6 +205,9 @@ pub fn backend_flags(backend: &Backend, usable: bool) -> u16 {
     }
     if usable {
         flags |= backend_flag::USABLE;
+    }
+    if usable && !in_cluster_list {
+        flags |= backend_flag::LOCAL_LIST_ONLY;
     }
     flags
 }

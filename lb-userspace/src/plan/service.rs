@@ -222,20 +222,18 @@ impl Planner {
         service: &Service,
         ids: &[u32],
     ) -> BTreeMap<SocketAddr, u32> {
-        let mut usable = vec![false; ids.len()];
-        for list in [List::Cluster, List::Local] {
-            for member in layout::members(service, list) {
-                usable[member] = true;
-            }
-        }
+        let (in_cluster, in_local) =
+            (layout::members(service, List::Cluster), layout::members(service, List::Local));
+        let (in_cluster, in_local): (BTreeSet<usize>, BTreeSet<usize>) =
+            (in_cluster.into_iter().collect(), in_local.into_iter().collect());
         let mut now = BTreeMap::new();
-        for ((backend, &id), usable) in service.backends.iter().zip(ids).zip(usable) {
+        for (index, (backend, &id)) in service.backends.iter().zip(ids).enumerate() {
             let before = self.tables.backend(id);
             let alive = before.flags & backend_flag::ALIVE != 0;
             let entry = BackendEntry {
                 addr: backend_words(backend.addr),
                 port_be: backend.port.to_be(),
-                flags: layout::backend_flags(backend, usable),
+                flags: layout::backend_flags(backend, in_cluster.contains(&index), in_local.contains(&index)),
                 service_id,
                 weight: backend.weight,
                 // Only direct forwarding knows better; what it wrote stays as long as the backend does.

@@ -9,7 +9,7 @@ use lb_userspace::model::desired::{Family, Surroundings};
 pub type At = (IpAddr, u16);
 
 /// Addresses of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Net {
     /// IPv4.
     V4,
