@@ -170,7 +170,7 @@ impl World {
         let client = self.client(probe);
         let verdict = Truth::Verdict;
         // V7, before all else: who may not ask is told nothing.
-        if kind == Kind::LoadBalancer && !self.in_ranges(probe, service) {
+        if kind == Kind::LoadBalancer && !self.in_ranges(probe, number, service) {
             return verdict(Reason::DropSourceRange);
         }
         // F9. While no pod range is known nobody can be told to be from outside.
@@ -222,13 +222,14 @@ impl World {
         })
     }
 
-    /// V7.
-    fn in_ranges(&self, probe: &Probe, service: &Service) -> bool {
+    /// V7. As with kube-proxy, each of the Service's own load balancer addresses may ask, not only the one that is dialled.
+    fn in_ranges(&self, probe: &Probe, number: usize, service: &Service) -> bool {
         let of_family: Vec<Range> =
             service.ranges.iter().filter(|(_, net)| *net == probe.net).map(|(range, _)| *range).collect();
         let holds =
             |address: IpAddr| of_family.iter().any(|range| range_of(*range, probe.net).contains(&address));
-        of_family.is_empty() || holds(probe.from) || (probe.from == probe.to && holds(probe.net.node()))
+        let own = self.addresses(number, service, Kind::LoadBalancer, probe.net).contains(&probe.from);
+        of_family.is_empty() || holds(probe.from) || (own && holds(probe.net.node()))
     }
 
     /// B1–B4: the endpoints of a service port, merged.
