@@ -215,21 +215,25 @@ impl World {
             // A3
             to: list.into_iter().map(|at| (at, masquerade || at.ip() == probe.from)).collect(),
             in_turn: in_turn && !service.affinity,
-            certain: in_turn || matches!(service.algorithm, "maglev" | "weighted"),
+            // A remembered backend may be one that chance had chosen, in the state before.
+            certain: !service.affinity && (in_turn || matches!(service.algorithm, "maglev" | "weighted")),
             affinity: service
                 .affinity
                 .then(|| ((number, name, service.ports[port].protocol, probe.net), probe.from)),
         })
     }
 
-    /// V7. As with kube-proxy, each of the Service's own load balancer addresses may ask, not only the one that is dialled.
+    /// V7. "The frontend's own address" is any of the Service's load balancer addresses, as kube-proxy has it.
     fn in_ranges(&self, probe: &Probe, number: usize, service: &Service) -> bool {
         let of_family: Vec<Range> =
             service.ranges.iter().filter(|(_, net)| *net == probe.net).map(|(range, _)| *range).collect();
         let holds =
             |address: IpAddr| of_family.iter().any(|range| range_of(*range, probe.net).contains(&address));
-        let own = self.addresses(number, service, Kind::LoadBalancer, probe.net).contains(&probe.from);
-        of_family.is_empty() || holds(probe.from) || (own && holds(probe.net.node()))
+        let own = || {
+            let dialled = Probe { to: probe.from, ..probe.clone() };
+            self.owner(&dialled).is_some_and(|(of, _, _, kind)| of == number && kind == Kind::LoadBalancer)
+        };
+        of_family.is_empty() || holds(probe.from) || (holds(probe.net.node()) && own())
     }
 
     /// B1–B4: the endpoints of a service port, merged.
