@@ -20,7 +20,7 @@ pub struct Look {
     pub transport: usize,
     /// Where the packet ends.
     pub end: usize,
-    /// A part of a datagram only.
+    /// A part of a datagram only; the first part has ports.
     pub fragment: bool,
 }
 
@@ -35,13 +35,14 @@ pub fn look(frame: &[u8]) -> Option<Look> {
         network += 4;
     }
     let ip = frame.get(network..)?;
-    let mut fragment = false;
+    let (mut fragment, mut later) = (false, false);
     let (src, dst, protocol, header_len, len);
     match half(frame, network - 2)? {
         0x0800 => {
             header_len = usize::from(ip.first()? & 0xf) * 4;
             len = half(ip, 2)?;
             fragment |= half(ip, 6)? & 0x3fff != 0;
+            later |= half(ip, 6)? & 0x1fff != 0;
             let addr = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?));
             (src, dst, protocol) = (addr(12)?, addr(16)?, *ip.get(9)?);
         }
@@ -54,6 +55,7 @@ pub fn look(frame: &[u8]) -> Option<Look> {
                 let step = match next {
                     44 => {
                         fragment |= half(ip, at + 2)? & 0xfff9 != 0;
+                        later |= half(ip, at + 2)? & 0xfff8 != 0;
                         8
                     }
                     51 => (length + 2) * 4,
@@ -71,7 +73,7 @@ pub fn look(frame: &[u8]) -> Option<Look> {
     if !matches!(protocol, 1 | 6 | 17 | 58 | 132) || transport > end || end > frame.len() {
         return None;
     }
-    let ports = if fragment || matches!(protocol, 1 | 58) {
+    let ports = if later || matches!(protocol, 1 | 58) {
         (0, 0)
     } else {
         (half(frame, transport)?, half(frame, transport + 2)?)

@@ -53,11 +53,15 @@ impl Watch<'_> {
         if checksums_hold(frame) == Some(true) && !seems_partial(frame) {
             prop_assert_eq!(checksums_hold(out), Some(true), "checksums after {:?}", reason);
         }
+        let ends = (before.protocol, before.src, before.dst);
+        let there = (after.src, after.dst);
+        if after.fragment && reason == Reason::NewFlow {
+            // The first fragment of a datagram opens a flow as any packet does.
+            self.flows.insert(ends, there);
+        }
         if after.fragment || reason == Reason::IcmpError {
             return Ok(());
         }
-        let ends = (before.protocol, before.src, before.dst);
-        let there = (after.src, after.dst);
         match reason {
             Reason::NewFlow => {
                 self.flows.insert(ends, there);
