@@ -7,13 +7,14 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use lb_userspace::model::allocate::{Allocator, DEFAULT_NODE_PORTS};
+use lb_userspace::model::allocate::{Allocator, Ranges};
 use lb_userspace::model::dump::dump;
 use lb_userspace::model::{Interface, ModelConfig, NodePortAddresses, build};
 use lb_userspace::source::Source;
 
-fn config(text: &str) -> ModelConfig {
+fn config(text: &str) -> (ModelConfig, Ranges) {
     let mut config = ModelConfig::default();
+    let mut ranges = Ranges::default();
     for line in text.lines().filter_map(|line| line.strip_prefix("#! ")) {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         let nets =
@@ -23,17 +24,19 @@ fn config(text: &str) -> ModelConfig {
             "addresses" => config.interfaces.push(Interface { name: "eth0".to_owned(), addresses: nets() }),
             "nodeport-addresses" => config.nodeport_addresses = NodePortAddresses::Ranges(nets()),
             "service-cidr" => config.service_cidrs = nets(),
+            "load-balancer-pool" => ranges.load_balancer_pool = nets(),
             "pod-cidr" => config.pod_cidrs = nets(),
             _ => panic!("unknown setting {key}"),
         }
     }
-    config
+    ranges.service_cidrs.clone_from(&config.service_cidrs);
+    (config, ranges)
 }
 
 fn run(file: &Path) -> String {
-    let config = config(&fs::read_to_string(file).unwrap());
+    let (config, ranges) = config(&fs::read_to_string(file).unwrap());
     let snapshot = Source::new([file]).load();
-    let (mut allocator, _) = Allocator::open(&config.service_cidrs, DEFAULT_NODE_PORTS, None);
+    let (mut allocator, _) = Allocator::open(ranges, None);
     let (allocations, notes) = allocator.allocate(&snapshot.objects);
     let built = build(&config, &snapshot.objects, allocations);
     let mut out = dump(&built.desired);

@@ -11,7 +11,7 @@ use lb_common::tables::Table;
 
 use crate::dataplane::{HookChoice, Sizes};
 use crate::maps::DEFAULT_PIN_DIR;
-use crate::model::allocate::DEFAULT_NODE_PORTS;
+use crate::model::allocate::{DEFAULT_NODE_PORTS, Ranges};
 use crate::model::config::{Interface, ModelConfig, NodePortAddresses};
 use crate::model::desired::Algorithm;
 
@@ -50,6 +50,10 @@ pub struct Args {
     /// Range that Services of type NodePort get their ports from
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, default_value = "30000-32767")]
     pub service_node_port_range: RangeInclusive<u16>,
+
+    /// Range that Services of type LoadBalancer get an address from when nobody else gave one; one for each family
+    #[arg(long, value_name = "CIDR")]
+    pub load_balancer_pool: Vec<IpNet>,
 
     /// Addresses of this node that serve node ports: `primary` (the one on the default route) or ranges
     #[arg(long, value_name = "CIDR", default_value = "primary", value_parser = parse_nodeport_addresses)]
@@ -225,6 +229,15 @@ impl Args {
             lifetime_udp_replied: ticks(self.timeout_udp_replied),
             flags: kernel.flags | if self.trace { config_flag::TRACE } else { 0 },
             ..kernel
+        }
+    }
+
+    /// What there is to give to Services.
+    pub(super) fn ranges(&self) -> Ranges {
+        Ranges {
+            service_cidrs: self.service_cidr.clone(),
+            load_balancer_pool: self.load_balancer_pool.clone(),
+            node_ports: self.service_node_port_range.clone(),
         }
     }
 

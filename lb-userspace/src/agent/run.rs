@@ -56,6 +56,9 @@ struct Agent<'a> {
 
 /// Runs until a signal.
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some((pool, service)) = args.ranges().overlap() {
+        bail!("--load-balancer-pool {pool} and --service-cidr {service} overlap; move one of them");
+    }
     let pins = PinDir::new(&args.pin_dir);
     mount_bpffs(&args.pin_dir)?;
     let _lock = pins.lock()?;
@@ -70,11 +73,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if args.trace {
         tokio::spawn(follow(attacher.kernel_log()?));
     }
-    let (allocator, complaint) = Allocator::open(
-        &args.service_cidr,
-        args.service_node_port_range.clone(),
-        Some(args.state_file.clone()),
-    );
+    let (allocator, complaint) = Allocator::open(args.ranges(), Some(args.state_file.clone()));
     if let Some(complaint) = complaint {
         warn!("{complaint}");
     }

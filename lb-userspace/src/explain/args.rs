@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::agent::args::{ExternalClusterIp, NodePortAddress, Switch, parse_nodeport_addresses, parse_ports};
 use crate::maps::DEFAULT_PIN_DIR;
+use crate::model::allocate::Ranges;
 use crate::model::config::{Interface, ModelConfig, NodePortAddresses};
 use crate::model::desired::Algorithm;
 
@@ -61,6 +62,10 @@ pub struct Args {
     /// Range that Services of type NodePort get their ports from
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, default_value = "30000-32767")]
     pub service_node_port_range: RangeInclusive<u16>,
+
+    /// Range that Services of type LoadBalancer get an address from when nobody else gave one; one for each family
+    #[arg(long, value_name = "CIDR")]
+    pub load_balancer_pool: Vec<IpNet>,
 
     /// Addresses of the node that serve node ports: `primary` (the one on the default route) or ranges
     #[arg(long, value_name = "CIDR", default_value = "primary", value_parser = parse_nodeport_addresses)]
@@ -116,6 +121,15 @@ fn parse_node_address(text: &str) -> Result<IpNet, String> {
 }
 
 impl Args {
+    /// What there is to give to Services.
+    pub(super) fn ranges(&self) -> Ranges {
+        Ranges {
+            service_cidrs: self.service_cidr.clone(),
+            load_balancer_pool: self.load_balancer_pool.clone(),
+            node_ports: self.service_node_port_range.clone(),
+        }
+    }
+
     /// What the model must know on a node with these interfaces, and these addresses on its default routes.
     pub(super) fn model_config(&self, interfaces: Vec<Interface>, primary: Vec<IpAddr>) -> ModelConfig {
         let ranges: Vec<IpNet> = self

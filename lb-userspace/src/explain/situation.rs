@@ -45,11 +45,7 @@ impl Situation {
             node(args, &objects)
         };
         let config = args.model_config(interfaces, primary);
-        let (mut allocator, _unreadable) = Allocator::open(
-            &args.service_cidr,
-            args.service_node_port_range.clone(),
-            args.state_file.clone(),
-        );
+        let (mut allocator, _unreadable) = Allocator::open(args.ranges(), args.state_file.clone());
         let (allocations, mut notes) = allocator.allocate(&objects);
         let allocations = allocations.clone();
         let built = build::build(&config, &objects, &allocations);

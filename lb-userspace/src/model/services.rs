@@ -154,12 +154,14 @@ pub fn service_ports(
     };
     let spec = &service.spec;
     let ingress = service.status.load_balancer.ingress.iter();
-    let lb_vips = addresses_of(
+    let mut lb_vips = addresses_of(
         ingress
             .filter(|ingress| ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP"))
             .filter_map(|i| i.ip.as_deref()),
         family,
     );
+    let pool = allocations.from_pool(service).iter();
+    lb_vips.extend(pool.filter(|address| Family::of(**address) == family));
     let mut source_ranges: Vec<_> = spec
         .load_balancer_source_ranges
         .iter()
@@ -169,11 +171,14 @@ pub fn service_ports(
         .collect();
     source_ranges.sort_unstable();
     source_ranges.dedup();
-    let is_load_balancer = spec.type_.as_deref() == Some("LoadBalancer");
     // The policy is about Services that mean to be reached from outside: a left-over field of others says nothing.
     let is_for_outside =
-        is_load_balancer || spec.type_.as_deref() == Some("NodePort") || !spec.external_ips.is_empty();
-    let external_local = is_for_outside && spec.external_traffic_policy.as_deref() == Some("Local");
+        matches!(spec.type_.as_deref(), Some("LoadBalancer" | "NodePort")) || !spec.external_ips.is_empty();
+    let external_local = is_for_outside && is_external_local(service);
+    let health_check = wants_health_check(service).then(|| {
+        let explicit = spec.health_check_node_port.and_then(port_number);
+        explicit.or_else(|| allocations.health_check_node_ports.get(&name).copied())
+    });
     let affinity_timeout_s = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
         let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
         let seconds = config.and_then(|config| config.timeout_seconds);
@@ -189,11 +194,7 @@ pub fn service_ports(
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local,
         affinity_timeout_s,
-        health_check_node_port: spec
-            .health_check_node_port
-            .filter(|_| is_load_balancer && external_local)
-            .and_then(port_number)
-            .unwrap_or(0),
+        health_check_node_port: health_check.flatten().unwrap_or(0),
         algorithm: algorithm(service, notes),
     };
     let mut ports = Vec::with_capacity(spec.ports.len());
@@ -219,6 +220,15 @@ pub fn service_ports(
         ));
     }
     ports
+}
+
+fn is_external_local(service: &Service) -> bool {
+    service.spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// True for those that have a port to be asked for their health (H1): load balancers with Local policy.
+pub(super) fn wants_health_check(service: &Service) -> bool {
+    service.spec.type_.as_deref() == Some("LoadBalancer") && is_external_local(service)
 }
 
 /// A number as a port; 0 and what is out of range are none.

@@ -58,6 +58,10 @@ struct Contents {
 struct ServiceState {
     #[serde(rename = "clusterIPs", default, skip_serializing_if = "Vec::is_empty")]
     cluster_ips: Vec<IpAddr>,
+    #[serde(rename = "loadBalancerIPs", default, skip_serializing_if = "Vec::is_empty")]
+    load_balancer_ips: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    health_check_node_port: Option<u16>,
     /// By `port name/PROTOCOL`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     node_ports: BTreeMap<String, u16>,
@@ -118,6 +122,12 @@ impl Contents {
                 });
                 allocations.node_ports.insert(key.ok_or_else(|| format!("{port:?} is no port"))?, number);
             }
+            if let Some(port) = state.health_check_node_port {
+                allocations.health_check_node_ports.insert(name.clone(), port);
+            }
+            if !state.load_balancer_ips.is_empty() {
+                allocations.load_balancer_ips.insert(name.clone(), state.load_balancer_ips);
+            }
             if !state.cluster_ips.is_empty() {
                 allocations.cluster_ips.insert(name, state.cluster_ips);
             }
@@ -131,6 +141,12 @@ impl From<&Allocations> for Contents {
         let mut services: BTreeMap<String, ServiceState> = BTreeMap::new();
         for (name, addresses) in &allocations.cluster_ips {
             services.entry(name.to_string()).or_default().cluster_ips.clone_from(addresses);
+        }
+        for (name, addresses) in &allocations.load_balancer_ips {
+            services.entry(name.to_string()).or_default().load_balancer_ips.clone_from(addresses);
+        }
+        for (name, port) in &allocations.health_check_node_ports {
+            services.entry(name.to_string()).or_default().health_check_node_port = Some(*port);
         }
         let key = |port: &str, protocol: Protocol| format!("{port}/{protocol}");
         for ((name, port, protocol), number) in &allocations.node_ports {

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
@@ -13,9 +14,12 @@ fn plain(name: &str) -> Object {
     service(name, json!({"ports": [{"port": 80}]}))
 }
 
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
 fn allocator(ranges: &[&str]) -> Allocator {
-    let ranges: Vec<_> = ranges.iter().map(|range| range.parse().unwrap()).collect();
-    Allocator::open(&ranges, DEFAULT_NODE_PORTS, None).0
+    Allocator::open(Ranges { service_cidrs: nets(ranges), ..Ranges::default() }, None).0
 }
 
 fn addresses(allocator: &mut Allocator, objects: &[Object]) -> (BTreeMap<String, Vec<String>>, Vec<String>) {
@@ -142,12 +146,19 @@ fn z2_node_ports() {
 fn z2_the_state_survives_and_is_private() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("deep/state.json");
-    let ranges = ["10.0.0.0/29".parse().unwrap()];
-    let open = || Allocator::open(&ranges, DEFAULT_NODE_PORTS, Some(file.clone()));
+    let ranges = Ranges {
+        service_cidrs: nets(&["10.0.0.0/29"]),
+        load_balancer_pool: nets(&["192.0.2.0/29"]),
+        ..Ranges::default()
+    };
+    let open = || Allocator::open(ranges.clone(), Some(file.clone()));
     let objects: Objects = ["a", "b", "c"]
         .into_iter()
         .map(plain)
-        .chain([service("n", json!({"type": "NodePort", "ports": [{"port": 80, "name": "http"}]}))])
+        .chain([
+            service("n", json!({"type": "NodePort", "ports": [{"port": 80, "name": "http"}]})),
+            local_balancer("l", json!(null)),
+        ])
         .collect();
 
     let (mut first, error) = open();
@@ -166,6 +177,9 @@ fn z2_the_state_survives_and_is_private() {
         assert_eq!(again.cluster_ips.get(name), Some(addresses));
     }
     assert_eq!(given.node_ports, again.node_ports);
+    assert_eq!((given.load_balancer_ips.len(), given.health_check_node_ports.len()), (1, 1));
+    assert_eq!(given.load_balancer_ips, again.load_balancer_ips);
+    assert_eq!(given.health_check_node_ports, again.health_check_node_ports);
 
     std::fs::write(&file, "{\"version\": 1, \"serv").unwrap();
     let (mut third, error) = open();
@@ -173,4 +187,140 @@ fn z2_the_state_survives_and_is_private() {
     assert_eq!(third.allocate(&objects).0, &given);
     third.save().unwrap();
     assert!(open().1.is_none());
+}
+
+fn balancer_allocator(service_cidrs: &[&str], pool: &[&str]) -> Allocator {
+    let ranges =
+        Ranges { service_cidrs: nets(service_cidrs), load_balancer_pool: nets(pool), ..Ranges::default() };
+    Allocator::open(ranges, None).0
+}
+
+fn local_balancer(name: &str, health_check: Value) -> Object {
+    service(
+        name,
+        json!({"type": "LoadBalancer", "ports": [{"port": 80}], "externalTrafficPolicy": "Local",
+            "allocateLoadBalancerNodePorts": false, "healthCheckNodePort": health_check}),
+    )
+}
+
+/// Load balancer addresses by Service, and what was said.
+fn balanced(allocator: &mut Allocator, objects: &[Object]) -> (BTreeMap<String, Vec<String>>, Vec<String>) {
+    let (given, notes) = allocator.allocate(&objects.iter().cloned().collect());
+    let texts = |addresses: &Vec<IpAddr>| addresses.iter().map(ToString::to_string).collect();
+    let given = given.load_balancer_ips.iter();
+    (
+        given.map(|(name, addresses)| (name.name.clone(), texts(addresses))).collect(),
+        notes.iter().map(ToString::to_string).collect(),
+    )
+}
+
+#[test]
+fn load_balancers_have_addresses_from_the_pool_that_stay() {
+    let both = ["10.96.0.0/16", "fd00:96::/112"];
+    let pool = ["192.0.2.0/30", "2001:db8::/112"];
+    let balancer = |name: &str| service(name, json!({"type": "LoadBalancer", "ports": [{"port": 80}]}));
+    let dual = service(
+        "dual",
+        json!({"type": "LoadBalancer", "ports": [{"port": 80}], "ipFamilyPolicy": "PreferDualStack"}),
+    );
+    let mut allocator = balancer_allocator(&both, &pool);
+    let (before, notes) = balanced(&mut allocator, &[balancer("a"), dual.clone(), plain("c")]);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["a", "dual"], "{notes:?}");
+    assert_eq!((before["a"].len(), before["dual"].len(), notes), (1, 2, vec![]));
+    assert!(before["a"][0].starts_with("192.0.2.") && before["dual"][1].starts_with("2001:db8::"));
+
+    // A newcomer finds the pool of two used up, by name; the others stay.
+    let (after, notes) = balanced(&mut allocator, &[balancer("0"), balancer("a"), dual.clone()]);
+    assert_eq!(after, before);
+    assert!(notes[0].contains("Service default/0") && notes[0].contains("192.0.2.0/30"), "{notes:?}");
+
+    // Somebody else gives the address of one away: it moves, by name.
+    let mut other = balancer("z");
+    if let Object::Service(other) = &mut other {
+        let ingress = json!([{"ip": before["a"][0]}]);
+        other.status.load_balancer.ingress = serde_json::from_value(ingress).unwrap();
+    }
+    let (after, notes) = balanced(&mut balancer_allocator(&both, &pool), &[balancer("a"), other.clone()]);
+    assert_ne!(after["a"], before["a"]);
+    assert!(!after.contains_key("z") && notes.is_empty(), "{notes:?}");
+    let (_, notes) = balanced(&mut allocator, &[balancer("a"), other]);
+    assert!(notes[0].contains("Service default/z has") && notes[0].contains("default/a"), "{notes:?}");
+}
+
+#[test]
+fn load_balancers_of_others_get_nothing_from_the_pool() {
+    let other = service(
+        "o",
+        json!({"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerClass": "example.org/other"}),
+    );
+    let mut allocator = balancer_allocator(&["10.96.0.0/16"], &["192.0.2.0/24"]);
+    assert_eq!(balanced(&mut allocator, &[other]), (BTreeMap::new(), vec![]));
+    let mine = service("m", json!({"type": "LoadBalancer", "ports": [{"port": 80}]}));
+    let mut none = balancer_allocator(&["10.96.0.0/16"], &[]);
+    assert_eq!(balanced(&mut none, std::slice::from_ref(&mine)), (BTreeMap::new(), vec![]));
+    let mut v6 = balancer_allocator(&["10.96.0.0/16"], &["2001:db8::/112"]);
+    let (given, notes) = balanced(&mut v6, &[mine]);
+    assert!(given.is_empty() && notes[0].contains("has no IPv4 range"), "{notes:?}");
+}
+
+#[test]
+fn pools_are_apart_from_cluster_addresses() {
+    let ranges = |pool: &str| Ranges {
+        service_cidrs: nets(&["10.96.0.0/16"]),
+        load_balancer_pool: nets(&[pool]),
+        ..Ranges::default()
+    };
+    assert!(ranges("10.96.7.0/24").overlap().is_some());
+    assert!(ranges("10.0.0.0/8").overlap().is_some());
+    assert_eq!(ranges("192.0.2.0/24").overlap(), None);
+}
+
+#[test]
+fn h1_health_check_ports_are_from_the_range_of_node_ports() {
+    let ranges =
+        Ranges { service_cidrs: nets(&["10.96.0.0/16"]), node_ports: 30_000..=30_001, ..Ranges::default() };
+    let mut allocator = Allocator::open(ranges, None).0;
+    let cluster = service(
+        "c",
+        json!({"type": "LoadBalancer", "ports": [{"port": 80}],
+        "allocateLoadBalancerNodePorts": false}),
+    );
+    let objects = [local_balancer("a", json!(null)), local_balancer("b", json!(30_000)), cluster];
+    let (given, notes) = allocator.allocate(&objects.iter().cloned().collect());
+    let ports: Vec<_> =
+        given.health_check_node_ports.iter().map(|(n, port)| (n.name.as_str(), *port)).collect();
+    assert_eq!((ports, notes), (vec![("a", 30_001)], vec![]));
+
+    let crowd = objects.into_iter().chain([local_balancer("d", json!(0))]);
+    let (given, notes) = allocator.allocate(&crowd.collect());
+    assert_eq!(given.health_check_node_ports.len(), 1);
+    let note = notes[0].to_string();
+    assert!(note.contains("Service default/d: spec.healthCheckNodePort: no port left"), "{note}");
+}
+
+#[test]
+fn z2_conflicts_and_exhaustion_are_named_for_each_family() {
+    let dual =
+        |name: &str| service(name, json!({"ports": [{"port": 80}], "ipFamilyPolicy": "RequireDualStack"}));
+    let mut tight = allocator(&["10.96.0.0/24", "fd00::/127"]);
+    let (before, _) = addresses(&mut tight, &[dual("a")]);
+    let (after, notes) = addresses(&mut tight, &[dual("a"), dual("b")]);
+    assert_eq!((&after["a"], after["b"].len()), (&before["a"], 1));
+    assert!(notes[0].contains("Service default/b") && notes[0].contains("fd00::/127"), "{notes:?}");
+    let taker = service("c", json!({"ports": [{"port": 80}], "clusterIP": before["a"][1]}));
+    let (after, notes) = addresses(&mut tight, &[dual("a"), taker]);
+    assert_eq!(after["a"], before["a"][..1], "the other family stays");
+    assert!(
+        notes.iter().any(|note| note.contains("default/a") && note.contains("default/c asks for")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn z2_a_state_file_that_cannot_be_read_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    // A folder in place of the file.
+    let (_, error) = Allocator::open(Ranges::default(), Some(folder.path().to_owned()));
+    let message = error.unwrap().to_string();
+    assert!(message.contains("cannot be read") && message.contains("found anew"), "{message}");
 }

@@ -58,6 +58,8 @@ pub struct ServiceSpec {
     pub publish_not_ready_addresses: bool,
     /// Name an ExternalName stands for.
     pub external_name: Option<String>,
+    /// Whose load balancer it is; none = anybody's.
+    pub load_balancer_class: Option<String>,
     /// Whether load balancer services get node ports (default true).
     pub allocate_load_balancer_node_ports: Option<bool>,
 }
