@@ -10,7 +10,7 @@ use std::time::Duration;
 use lb_common::tables::Spec;
 use lb_tests::edits::{Edits, Random};
 use lb_userspace::maps::KernelStore;
-use lb_userspace::model::allocate::{Allocator, DEFAULT_NODE_PORTS};
+use lb_userspace::model::allocate::{Allocator, Ranges};
 use lb_userspace::model::{Interface, ModelConfig, build};
 use lb_userspace::plan::{Limits, Numbers, Options, Planner, SyncReport, Tables};
 use lb_userspace::source::{Severity, Source};
@@ -48,8 +48,10 @@ struct Mind {
 
 impl Mind {
     fn new(folder: &Path, state: PathBuf, store: &KernelStore, time: &Arc<AtomicU64>) -> Self {
-        let (allocator, complaint) =
-            Allocator::open(&config().service_cidrs, DEFAULT_NODE_PORTS, Some(state));
+        let (allocator, complaint) = Allocator::open(
+            Ranges { service_cidrs: config().service_cidrs, ..Ranges::default() },
+            Some(state),
+        );
         assert!(complaint.is_none(), "{complaint:?}");
         let time = time.clone();
         let clock = Arc::new(move || Duration::from_millis(time.load(Ordering::Relaxed)));
