@@ -7,3 +7,4 @@ pub mod lab;
 pub mod node;
 pub mod rows;
 pub mod scene;
+pub mod transcript;

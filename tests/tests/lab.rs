@@ -320,6 +320,8 @@ fn up_with_agent(lab: &TestLab, folder: &TempDir, script: &str) -> Result<Lab, E
         pod_cidrs: vec![parse("10.244.0.0/24")],
         service_cidrs: vec![parse("10.96.0.0/16")],
         node_addresses: vec!["172.31.255.1".parse().unwrap()],
+        outside_addresses: vec!["198.51.100.7".parse().unwrap()],
+        load_balancer_pool: vec![parse("203.0.113.0/24")],
         hook: Some("xdp".to_owned()),
         agent: true,
         ignore_commands: false,
@@ -344,6 +346,7 @@ fn the_agent_runs_on_the_node_until_down() {
             clusterip().canonicalize().unwrap().display()
         ),
         "--iface veth* --node-name lab-node --pod-cidr 10.244.0.0/24 --service-cidr 10.96.0.0/16".to_owned(),
+        "--iface uplink --external-iface uplink --load-balancer-pool 203.0.113.0/24".to_owned(),
         format!("--pin-dir /sys/fs/bpf/lb-lab-{} --state-file {directory}/", lab.name()),
         "--hook xdp".to_owned(),
     ] {

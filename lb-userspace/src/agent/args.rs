@@ -76,7 +76,7 @@ pub struct Args {
     pub algorithm: Algorithm,
 
     /// Directory on a BPF file system for what outlives the agent
-    #[arg(long, default_value = DEFAULT_PIN_DIR, value_name = "DIR")]
+    #[arg(long, default_value = DEFAULT_PIN_DIR, env = "LB_PIN_DIR", value_name = "DIR")]
     pub pin_dir: PathBuf,
 
     /// File that remembers which addresses and node ports were given to Services

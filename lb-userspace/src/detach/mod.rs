@@ -12,7 +12,7 @@ use crate::maps::DEFAULT_PIN_DIR;
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Directory that the agent pinned its maps and links in
-    #[arg(long, default_value = DEFAULT_PIN_DIR, value_name = "DIR")]
+    #[arg(long, default_value = DEFAULT_PIN_DIR, env = "LB_PIN_DIR", value_name = "DIR")]
     pub pin_dir: PathBuf,
 
     /// Let go of this interface only, and leave the maps; may be given several times

@@ -1,4 +1,4 @@
-//! Settings of this network namespace: forwarding, reverse path filters.
+//! Settings of this network namespace: forwarding, and which sources are let through.
 
 use super::check::{Check, Machine, Status};
 
@@ -9,6 +9,7 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
         forwarding(machine, "IPv6 forwarding", "net/ipv6/conf/all/forwarding"),
     ];
     checks.push(rp_filter(machine));
+    checks.push(accept_local(machine));
     checks
 }
 
@@ -87,6 +88,23 @@ fn rp_filter(machine: &Machine) -> Check {
     Check::ok(name, "off everywhere")
 }
 
+/// Without it IPv4 does not forward what has an address of this host as its source: replies of node ports, and packets
+/// that are masqueraded, have one once they are translated. `all` counts for each interface (ip-sysctl.rst).
+fn accept_local(machine: &Machine) -> Check {
+    let (name, path) = ("accept_local", "net/ipv4/conf/all/accept_local");
+    match machine.sysctl(name, path) {
+        Err(check) => check,
+        Ok(value) if value == "0" => Check::bad(
+            Status::Note,
+            name,
+            "off: clients outside get no answer from node ports and where they are masqueraded, when routing is left to \
+             the host",
+            format!("sysctl -w {}=1", path.replace('/', ".")),
+        ),
+        Ok(_) => Check::ok(name, "on"),
+    }
+}
+
 /// What to set, to the point.
 fn advice(all: u8, interfaces: &[&str]) -> String {
     let mut settings: Vec<String> = Vec::new();
@@ -154,6 +172,7 @@ mod tests {
         let (_folder, machine) = machine(&[
             ("proc/sys/net/ipv4/ip_forward", "1\n"),
             ("proc/sys/net/ipv6/conf/all/forwarding", "0\n"),
+            ("proc/sys/net/ipv4/conf/all/accept_local", "0\n"),
         ]);
         let checks = checks(&machine);
         assert_eq!(
@@ -161,9 +180,11 @@ mod tests {
             [
                 ("IPv4 forwarding", Status::Ok),
                 ("IPv6 forwarding", Status::Warning),
-                ("rp_filter", Status::Note)
+                ("rp_filter", Status::Ok),
+                ("accept_local", Status::Note)
             ]
         );
         assert_eq!(checks[1].advice.as_deref(), Some("sysctl -w net.ipv6.conf.all.forwarding=1"));
+        assert_eq!(checks[3].advice.as_deref(), Some("sysctl -w net.ipv4.conf.all.accept_local=1"));
     }
 }

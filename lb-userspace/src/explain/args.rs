@@ -97,7 +97,7 @@ pub struct Args {
     pub live: bool,
 
     /// The agent's directory on a BPF file system, for --live
-    #[arg(long, default_value = DEFAULT_PIN_DIR, value_name = "DIR")]
+    #[arg(long, default_value = DEFAULT_PIN_DIR, env = "LB_PIN_DIR", value_name = "DIR")]
     pub pin_dir: PathBuf,
 
     /// How to print it

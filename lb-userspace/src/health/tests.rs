@@ -105,6 +105,30 @@ async fn h1_ports_open_answer_and_close_with_their_services() {
 }
 
 #[tokio::test]
+async fn h1_a_pod_of_both_families_counts_once_for_a_service_of_one() {
+    let port = free_port();
+    let objects = [
+        serde_json::json!({
+            "kind": "Service", "metadata": {"name": "web"},
+            "spec": {
+                "type": "LoadBalancer", "clusterIP": "10.96.0.1", "externalTrafficPolicy": "Local",
+                "healthCheckNodePort": port, "ports": [{"port": 80}], "selector": {"app": "web"},
+            },
+        }),
+        serde_json::json!({
+            "kind": "Pod", "metadata": {"name": "web-1", "labels": {"app": "web"}}, "spec": {"nodeName": "n"},
+            "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+        }),
+    ];
+    let objects: Objects = objects.into_iter().map(|o| document::decode(o).unwrap().unwrap()).collect();
+    let built = build(&config(), &objects, &Allocations::default());
+    let mut health = Health::new(Duration::ZERO);
+    assert!(update(&mut health, &(objects, built), true).is_empty());
+    let (_, body) = get(SocketAddr::from(([127, 0, 0, 1], port)), "/").await.unwrap();
+    assert!(body.contains(r#""localEndpoints":1,"#), "{body}");
+}
+
+#[tokio::test]
 async fn h1_a_taken_port_is_reported_and_tried_again() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();

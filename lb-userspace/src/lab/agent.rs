@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::error::Result;
+use super::labs::UPLINK;
 use super::netns::Namespace;
 use super::process::{self, Process};
 use super::state::{Places, State};
@@ -28,6 +29,10 @@ pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Resul
     }
     for cidr in &state.service_cidrs {
         command.args(["--service-cidr", &cidr.to_string()]);
+    }
+    command.args(["--iface", UPLINK, "--external-iface", UPLINK]);
+    for pool in &state.load_balancer_pool {
+        command.args(["--load-balancer-pool", &pool.to_string()]);
     }
     command.arg("--pin-dir").arg(places.pins());
     command.arg("--state-file").arg(places.agent_state());

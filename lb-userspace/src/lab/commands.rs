@@ -24,9 +24,9 @@ pub struct Args {
 /// Subcommands of `lb lab`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a node, a pod for each replica in the manifests, and a client; start the agent
+    /// Make a node, a pod for each replica in the manifests, a client and a host outside; start the agent
     Up(Up),
-    /// Run a command inside a pod, the client or the node
+    /// Run a command inside a pod, the client, the node or the host outside
     Exec(Exec),
     /// Kill a pod; another one with another address takes its place
     Kill(Kill),
@@ -43,7 +43,7 @@ pub enum Command {
 #[derive(Debug, ClapArgs)]
 pub struct Name {
     /// Name of the lab: a-z and 0-9
-    #[arg(long, default_value = "lab", global = true)]
+    #[arg(long, default_value = "lab", env = "LB_LAB", global = true)]
     pub name: String,
 }
 
@@ -65,6 +65,12 @@ pub struct Up {
     /// Addresses of the node
     #[arg(long, value_delimiter = ',', default_values = ["172.31.255.1", "fd00:172:31::1"])]
     pub node_address: Vec<IpAddr>,
+    /// Addresses of the host outside of the cluster, `outside`
+    #[arg(long, value_delimiter = ',', default_values = ["198.51.100.7", "2001:db8:51::7"])]
+    pub outside_address: Vec<IpAddr>,
+    /// Ranges that Services of type LoadBalancer get addresses from, one for each family
+    #[arg(long, value_delimiter = ',', default_values = ["203.0.113.0/24", "2001:db8:113::/112"])]
+    pub load_balancer_pool: Vec<IpNet>,
     /// How the agent attaches: auto, xdp, xdp-generic or tc
     #[arg(long)]
     pub hook: Option<String>,
@@ -82,7 +88,7 @@ pub struct Exec {
     /// Which lab.
     #[command(flatten)]
     pub name: Name,
-    /// Pod, `client`, `node`, or the beginning of a pod's name
+    /// Pod, `client`, `node`, `outside`, or the beginning of a pod's name
     pub pod: String,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -173,6 +179,8 @@ fn up(args: &Up) -> anyhow::Result<()> {
         pod_cidrs: args.pod_cidr.clone(),
         service_cidrs: args.service_cidr.clone(),
         node_addresses: args.node_address.clone(),
+        outside_addresses: args.outside_address.clone(),
+        load_balancer_pool: args.load_balancer_pool.clone(),
         hook: args.hook.clone(),
         agent: !args.no_agent,
         ignore_commands: args.ignore_commands,

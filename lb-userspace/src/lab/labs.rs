@@ -5,28 +5,31 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::error::{Context, Error, Result};
+use super::inside::check_commands;
 use super::netns::Namespace;
 use super::pods::{Template, node_object};
-use super::process::{self, Process};
+use super::process;
+use super::remove::{kill_inside, remove_all};
 use super::state::{Places, Pod, State};
 use super::topology::Node;
 use super::{agent, manifest, ranges};
 
-/// How long a pod's server may take until its ports are open.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Name of the pod that nothing runs in, to send requests from.
 pub const CLIENT: &str = "client";
 /// What the node is called among the pods.
 pub const NODE: &str = "node";
+/// What the host outside of the cluster is called among the pods.
+pub const OUTSIDE: &str = "outside";
+/// The node's end of the wire to the host outside.
+pub(super) const UPLINK: &str = "uplink";
 
 /// What a new lab shall be like.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// Its name.
     pub name: String,
@@ -40,6 +43,10 @@ pub struct Options {
     pub service_cidrs: Vec<IpNet>,
     /// Addresses of the node.
     pub node_addresses: Vec<IpAddr>,
+    /// Addresses of the host outside of the cluster.
+    pub outside_addresses: Vec<IpAddr>,
+    /// Ranges that Services of type LoadBalancer have their addresses from.
+    pub load_balancer_pool: Vec<IpNet>,
     /// How the agent attaches; `None` leaves it to the agent.
     pub hook: Option<String>,
     /// Whether to start the agent.
@@ -64,7 +71,7 @@ impl Lab {
     pub fn up(options: &Options) -> Result<(Self, Vec<String>)> {
         require_root()?;
         let places = Places::of(&options.name)?;
-        ranges::check(&options.pod_cidrs, &options.service_cidrs, &options.node_addresses)?;
+        ranges::check(options)?;
         let mut state = State::new(&options.name, options.program.clone());
         for path in &options.manifests {
             state.manifests.push(fs::canonicalize(path).context("read", path.display())?);
@@ -78,6 +85,7 @@ impl Lab {
         }
         for (template, _) in &wanted.workloads {
             check_commands(template)?;
+            check_name(template)?;
         }
         if !wanted.workloads.iter().any(|(template, _)| is_client(template)) {
             wanted.workloads.push((client_template(), 1));
@@ -85,8 +93,12 @@ impl Lab {
         state.pod_cidrs.clone_from(&options.pod_cidrs);
         state.service_cidrs.clone_from(&options.service_cidrs);
         let in_use =
-            |address: &&IpAddr| state.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == address.is_ipv4());
-        state.node_addresses = options.node_addresses.iter().filter(in_use).copied().collect();
+            |address: IpAddr| options.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == address.is_ipv4());
+        let addresses = |all: &[IpAddr]| all.iter().copied().filter(|&address| in_use(address)).collect();
+        state.node_addresses = addresses(&options.node_addresses);
+        state.outside_addresses = addresses(&options.outside_addresses);
+        state.load_balancer_pool =
+            options.load_balancer_pool.iter().copied().filter(|range| in_use(range.addr())).collect();
         state.hook.clone_from(&options.hook);
         if !Namespace::names(&places.netns_prefix())?.is_empty() {
             return Err(places.exists());
@@ -128,6 +140,7 @@ impl Lab {
 
     fn build(&mut self, workloads: &[(Template, u32)], with_agent: bool) -> Result<()> {
         let node = Node::create(&self.places.node_netns(), &self.state.node_addresses)?;
+        node.add_pod(&self.places.outside_netns(), UPLINK, &self.state.outside_addresses)?;
         let object = node_object(&self.state.node, &self.state.node_addresses, &self.state.pod_cidrs);
         self.places.write(&self.places.manifests().join("node.json"), &object)?;
         for (template, replicas) in workloads {
@@ -185,106 +198,6 @@ impl Lab {
         Ok(index)
     }
 
-    fn start_processes(&self, pod: &Pod, namespace: &Namespace) -> Result<Vec<Process>> {
-        let directory = self.places.pod_directory(&pod.netns);
-        fs::create_dir_all(&directory).context("create", directory.display())?;
-        write_hosts(&directory, pod)?;
-        let mut processes = Vec::new();
-        if is_client(&pod.template) && pod.template.containers.is_empty() {
-            return Ok(processes);
-        }
-        if pod.template.has_server() {
-            let log = directory.join("server.log");
-            let ready = directory.join("ready");
-            let mut command = self.command(namespace, pod, &self.state.program)?;
-            command.args(["lab", "serve", "--pod", &pod.name, "--namespace", &pod.template.namespace]);
-            for (protocol, option) in [("TCP", "--tcp"), ("UDP", "--udp")] {
-                for port in pod.template.served_ports(protocol) {
-                    command.args([option, &port.to_string()]);
-                }
-            }
-            command.arg("--ready-file").arg(&ready);
-            let mut child = process::start(command, &log)?;
-            let what = format!("the server of pod {}", pod.name);
-            process::wait_ready(&what, &mut child, &ready, &log, PATIENCE)?;
-            processes.push(Process::of("server", child.id().cast_signed())?);
-        }
-        for container in &pod.template.containers {
-            let Some((program, arguments)) = container.command.split_first() else { continue };
-            let mut command = self.command(namespace, pod, program)?;
-            command.args(arguments).args(&container.args).envs(&container.env);
-            let child = process::start(command, &directory.join(format!("{}.log", container.name)))?;
-            processes.push(Process::of(&container.name, child.id().cast_signed())?);
-        }
-        Ok(processes)
-    }
-
-    /// A command inside a pod, with the pod's own `/etc/resolv.conf` and `/etc/hosts`.
-    fn command(
-        &self,
-        namespace: &Namespace,
-        pod: &Pod,
-        program: impl AsRef<std::ffi::OsStr>,
-    ) -> Result<Command> {
-        let directory = self.places.pod_directory(&pod.netns);
-        let files: Vec<(PathBuf, PathBuf)> = ["resolv.conf", "hosts"]
-            .into_iter()
-            .map(|name| (directory.join(name), Path::new("/etc").join(name)))
-            .filter(|(own, target)| own.exists() && target.exists())
-            .collect();
-        let mut command = namespace.command_with_files(program, &files)?;
-        command.env("HOSTNAME", &pod.name).env("LB_LAB", &self.state.name);
-        Ok(command)
-    }
-
-    /// The pod that `text` means: its name, `namespace/name`, or the unambiguous beginning of either.
-    ///
-    /// # Errors
-    /// When it means none, or more than one.
-    pub fn pod(&self, text: &str) -> Result<&Pod> {
-        let full = |pod: &Pod| format!("{}/{}", pod.template.namespace, pod.name);
-        let matching = |test: &dyn Fn(&Pod) -> bool| -> Vec<&Pod> {
-            self.state.pods.iter().filter(|pod| test(pod)).collect()
-        };
-        let mut found = matching(&|pod| pod.name == text || full(pod) == text);
-        if found.is_empty() {
-            found = matching(&|pod| pod.name.starts_with(text) || full(pod).starts_with(text));
-        }
-        match found.as_slice() {
-            [pod] => Ok(pod),
-            [] => Err(Error::Missing {
-                object: format!("pod {text} in the lab {}", self.state.name),
-                hint: format!("there are {}", self.names(&self.state.pods.iter().collect::<Vec<_>>())),
-            }),
-            several => Err(Error::invalid(
-                format!("pod {text}"),
-                format!("may be any of {}; give more of the name", self.names(several)),
-            )),
-        }
-    }
-
-    fn names(&self, pods: &[&Pod]) -> String {
-        let namespaces: BTreeSet<&str> = pods.iter().map(|pod| pod.template.namespace.as_str()).collect();
-        let name = |pod: &&Pod| match namespaces.len() {
-            0 | 1 => pod.name.clone(),
-            _ => format!("{}/{}", pod.template.namespace, pod.name),
-        };
-        let names: Vec<String> = pods.iter().map(name).collect();
-        names.join(", ")
-    }
-
-    /// A command inside a pod or the node.
-    ///
-    /// # Errors
-    /// When there is no such pod.
-    pub fn exec(&self, target: &str, program: &str) -> Result<Command> {
-        if target == NODE {
-            return Namespace::open(&self.places.node_netns())?.command(program);
-        }
-        let pod = self.pod(target)?;
-        self.command(&Namespace::open(&pod.netns)?, pod, program)
-    }
-
     /// Kills a pod; a new one with another address takes its place, as a ReplicaSet would have it. Returns the names of
     /// both.
     ///
@@ -298,8 +211,11 @@ impl Lab {
         let places = Places::of(name)?;
         let _lock = places.lock()?;
         let mut lab = Self::open(name)?;
-        if target == NODE {
-            return Err(Error::invalid("node", "cannot be killed; `lb lab down` removes the lab"));
+        if target == NODE || target == OUTSIDE {
+            return Err(Error::invalid(
+                target,
+                "is no pod and cannot be killed; `lb lab down` removes the lab",
+            ));
         }
         let wanted = lab.pod(target)?.netns.clone();
         let node = Node::open(&lab.places.node_netns())?;
@@ -347,48 +263,6 @@ impl Lab {
     }
 }
 
-fn remove_all(places: &Places) -> Result<Vec<String>> {
-    let mut removed = Vec::new();
-    for name in Namespace::names(&places.netns_prefix())? {
-        match Namespace::open(&name) {
-            Ok(namespace) => kill_inside(&namespace)?,
-            Err(Error::Missing { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        Namespace::remove(&name)?;
-        removed.push(format!("network namespace {name}"));
-    }
-    for directory in [places.pins(), places.directory().to_owned()] {
-        match fs::remove_dir_all(&directory) {
-            Ok(()) => removed.push(format!("directory {}", directory.display())),
-            Err(error) => ignore_missing(error).context("remove", directory.display())?,
-        }
-    }
-    Ok(removed)
-}
-
-/// Kills all processes of a namespace, also those that start meanwhile.
-fn kill_inside(namespace: &Namespace) -> Result<()> {
-    if namespace.is_own()? {
-        return Err(Error::invalid(
-            format!("network namespace {}", namespace.name()),
-            "is the one this command runs in; run it from outside the lab",
-        ));
-    }
-    // A process forks faster than it is found only if it means to; ten rounds are for those.
-    for _ in 0..10 {
-        let pids = namespace.processes()?;
-        if pids.is_empty() {
-            return Ok(());
-        }
-        process::kill_all(&pids)?;
-    }
-    Err(Error::NotReady {
-        object: format!("network namespace {}", namespace.name()),
-        reason: "has processes that come back faster than they are killed".to_owned(),
-    })
-}
-
 fn require_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
@@ -396,30 +270,21 @@ fn require_root() -> Result<()> {
     Err(Error::invalid("this command", "needs root, to make network namespaces; try it with sudo"))
 }
 
-/// A program that is not there would only show in a log.
-fn check_commands(template: &Template) -> Result<()> {
-    for container in &template.containers {
-        let Some(program) = container.command.first() else { continue };
-        let found = if program.contains('/') {
-            Path::new(program).exists()
-        } else {
-            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                .any(|folder| folder.join(program).is_file())
-        };
-        if !found {
-            return Err(Error::invalid(
-                format!("{} {}, container {}", template.kind, template.name, container.name),
-                format!(
-                    "its command {program} is not on this machine, and the lab runs no images; \
-                     `--ignore-commands` runs the lab's server instead"
-                ),
-            ));
-        }
+/// The namespaces of pods are named after them.
+fn check_name(template: &Template) -> Result<()> {
+    if template.name_is_fixed()
+        && template.namespace == "default"
+        && [NODE, OUTSIDE].contains(&&*template.name)
+    {
+        return Err(Error::invalid(
+            format!("{} {}", template.kind, template.name),
+            "has a name that the lab itself uses; another name or namespace is wanted",
+        ));
     }
     Ok(())
 }
 
-fn is_client(template: &Template) -> bool {
+pub(super) fn is_client(template: &Template) -> bool {
     template.kind == "Pod" && template.namespace == "default" && template.name == CLIENT
 }
 
@@ -433,19 +298,10 @@ fn client_template() -> Template {
     }
 }
 
-fn write_hosts(directory: &Path, pod: &Pod) -> Result<()> {
-    let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
-    for address in &pod.addresses {
-        text.push_str(&format!("{address} {}\n", pod.name));
-    }
-    let path = directory.join("hosts");
-    fs::write(&path, text).context("write", path.display())
-}
-
 fn remove_file(path: &Path) -> Result<()> {
     fs::remove_file(path).or_else(ignore_missing).context("remove", path.display())
 }
 
-fn ignore_missing(error: io::Error) -> io::Result<()> {
+pub(super) fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -1,7 +1,7 @@
 //! `lb lab`: Services without a cluster, in network namespaces.
 //!
-//! From ordinary manifests it makes a node, a pod for each replica, and a client: each a network namespace, wired as
-//! [`topology`] says. In each pod a small [`server`] says which pod it is. The agent runs on the node, reads the
+//! From ordinary manifests it makes a node, a pod for each replica, a client, and a host outside of the cluster: each a
+//! network namespace, wired as [`topology`] says. In each pod a small [`server`] says which pod it is. The agent runs on the node, reads the
 //! user's manifests and, beside them, the Pod objects that the lab writes as a cluster would.
 //!
 //! Everything is found from the lab's name: namespaces `lb-NAME-…`, folder `/run/lb/lab/NAME`, pins
@@ -12,7 +12,9 @@
 mod agent;
 mod commands;
 mod error;
+mod find;
 mod http;
+mod inside;
 mod labs;
 pub mod link;
 mod manifest;
@@ -20,6 +22,7 @@ pub mod netns;
 mod pods;
 pub mod process;
 mod ranges;
+mod remove;
 pub mod server;
 mod state;
 mod status;
@@ -27,7 +30,7 @@ pub mod topology;
 
 pub use commands::{Args, execute};
 pub use error::{Error, Result};
-pub use labs::{CLIENT, Lab, NODE, Options};
+pub use labs::{CLIENT, Lab, NODE, OUTSIDE, Options};
 pub use pods::{Container, Port, Template};
 pub use state::{Places, Pod, State};
 pub use status::Status;

@@ -6,44 +6,79 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::error::{Error, Result};
+use super::labs::Options;
 
 /// First address of a range that a pod may get, counted from the start: 0 is the network's, 1 is left to people who
 /// expect a gateway there.
 const FIRST: u128 = 2;
 
-/// Says whether these ranges can work together.
+/// A range, or an address as the range of itself, with the option that moves it.
+struct Claim {
+    what: &'static str,
+    option: &'static str,
+    net: IpNet,
+}
+
+impl Claim {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.net.contains(&other.net) || other.net.contains(&self.net)
+    }
+
+    fn text(&self) -> String {
+        if self.net.prefix_len() == self.net.max_prefix_len() {
+            format!("{} {}", self.what, self.net.addr())
+        } else {
+            format!("{} {}", self.what, self.net)
+        }
+    }
+}
+
+/// Says whether ranges and addresses can work together.
 ///
 /// # Errors
-/// No pod range, two of a family, ranges that overlap, or a node address inside one.
-pub(super) fn check(pods: &[IpNet], services: &[IpNet], node: &[IpAddr]) -> Result<()> {
-    if pods.is_empty() {
+/// No pod range, two of a family, or two that overlap.
+pub(super) fn check(options: &Options) -> Result<()> {
+    if options.pod_cidrs.is_empty() {
         return Err(Error::invalid("--pod-cidr", "needs at least one range"));
     }
-    for (option, ranges) in [("--pod-cidr", pods), ("--service-cidr", services)] {
+    let ranges = [
+        ("pod range", "--pod-cidr", &options.pod_cidrs),
+        ("service range", "--service-cidr", &options.service_cidrs),
+        ("load balancer pool", "--load-balancer-pool", &options.load_balancer_pool),
+    ];
+    for (_, option, ranges) in &ranges {
         if ranges.iter().filter(|range| is_v4(range)).count() > 1
             || ranges.iter().filter(|range| !is_v4(range)).count() > 1
         {
-            return Err(Error::invalid(option, "takes one range of each family at most"));
+            return Err(Error::invalid(*option, "takes one range of each family at most"));
         }
     }
-    for pod in pods {
-        if capacity(pod) == 0 {
-            return Err(Error::invalid(format!("pod range {pod}"), "has no room for a pod"));
-        }
-        if let Some(service) = services.iter().find(|service| service.contains(pod) || pod.contains(*service))
-        {
-            return Err(Error::invalid(
-                format!("pod range {pod}"),
-                format!("overlaps the service range {service}; `--pod-cidr` or `--service-cidr` moves one"),
-            ));
-        }
+    if let Some(range) = options.pod_cidrs.iter().find(|range| capacity(range) == 0) {
+        return Err(Error::invalid(format!("pod range {range}"), "has no room for a pod"));
     }
-    for range in pods.iter().chain(services) {
-        if let Some(address) = node.iter().find(|&address| range.contains(address)) {
-            return Err(Error::invalid(
-                format!("node address {address}"),
-                format!("is inside the range {range}; `--node-address` moves it"),
-            ));
+    let addresses = [
+        ("node address", "--node-address", &options.node_addresses),
+        ("outside address", "--outside-address", &options.outside_addresses),
+    ];
+    let ranges = ranges
+        .into_iter()
+        .flat_map(|(what, option, ranges)| ranges.iter().map(move |&net| Claim { what, option, net }));
+    let addresses = addresses.into_iter().flat_map(|(what, option, addresses)| {
+        addresses.iter().map(move |&address| Claim { what, option, net: address.into() })
+    });
+    let claims: Vec<Claim> = ranges.chain(addresses).collect();
+    for (index, claim) in claims.iter().enumerate() {
+        if let Some(other) = claims[index + 1..].iter().find(|other| claim.overlaps(other)) {
+            let reason = match claim.option == other.option {
+                true => format!("overlaps {}; `{}` takes them", other.text(), claim.option),
+                false => format!(
+                    "overlaps the {}; `{}` or `{}` moves one",
+                    other.text(),
+                    claim.option,
+                    other.option
+                ),
+            };
+            return Err(Error::invalid(claim.text(), reason));
         }
     }
     Ok(())
@@ -105,18 +140,28 @@ mod tests {
 
     #[test]
     fn ranges_that_clash_are_refused() {
-        let node: Vec<IpAddr> = vec!["172.31.0.1".parse().unwrap()];
-        let good = nets(&["10.244.0.0/24", "fd00::/64"]);
-        check(&good, &nets(&["10.96.0.0/16"]), &node).unwrap();
-        for (pods, services, part) in [
-            (nets(&[]), nets(&[]), "at least one"),
-            (nets(&["10.0.0.0/24", "10.1.0.0/24"]), nets(&[]), "one range of each family"),
-            (nets(&["10.96.1.0/24"]), nets(&["10.96.0.0/16"]), "overlaps"),
-            (nets(&["10.0.0.0/8"]), nets(&["10.96.0.0/16"]), "overlaps"),
-            (nets(&["172.31.0.0/24"]), nets(&[]), "node address"),
-            (nets(&["10.0.0.0/31"]), nets(&[]), "no room"),
+        let check = |pods: &[&str], services: &[&str], pool: &[&str]| {
+            super::check(&Options {
+                pod_cidrs: nets(pods),
+                service_cidrs: nets(services),
+                load_balancer_pool: nets(pool),
+                node_addresses: vec!["172.31.0.1".parse().unwrap()],
+                outside_addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+                ..Options::default()
+            })
+        };
+        check(&["10.244.0.0/24", "fd00::/64"], &["10.96.0.0/16"], &["203.0.113.0/24"]).unwrap();
+        for (pods, services, pool, part) in [
+            (&[][..], &[][..], &[][..], "at least one"),
+            (&["10.0.0.0/24", "10.1.0.0/24"], &[], &[], "one range of each family"),
+            (&["10.96.1.0/24"], &["10.96.0.0/16"], &[], "overlaps the service range 10.96.0.0/16"),
+            (&["10.0.0.0/8"], &["10.96.0.0/16"], &[], "`--pod-cidr` or `--service-cidr`"),
+            (&["10.0.0.0/8"], &[], &["10.9.0.0/16"], "overlaps the load balancer pool 10.9.0.0/16"),
+            (&["172.31.0.0/24"], &[], &[], "overlaps the node address 172.31.0.1"),
+            (&["10.0.0.0/24"], &[], &["192.0.2.0/24"], "overlaps the outside address 192.0.2.1"),
+            (&["10.0.0.0/31"], &[], &[], "no room"),
         ] {
-            let message = check(&pods, &services, &node).unwrap_err().to_string();
+            let message = check(pods, services, pool).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         }
     }

@@ -40,6 +40,12 @@ pub struct State {
     pub node: String,
     /// The node's addresses.
     pub node_addresses: Vec<IpAddr>,
+    /// Addresses of the host outside.
+    #[serde(default)]
+    pub outside_addresses: Vec<IpAddr>,
+    /// Ranges of load balancer addresses.
+    #[serde(default)]
+    pub load_balancer_pool: Vec<IpNet>,
     /// How the agent attaches.
     pub hook: Option<String>,
     /// The agent.
@@ -81,6 +87,8 @@ impl State {
             service_cidrs: Vec::new(),
             node: "lab-node".to_owned(),
             node_addresses: Vec::new(),
+            outside_addresses: Vec::new(),
+            load_balancer_pool: Vec::new(),
             hook: None,
             agent: None,
             sequence: 0,
@@ -126,6 +134,11 @@ impl Places {
     /// Network namespace of the node.
     pub fn node_netns(&self) -> String {
         format!("{}node", self.netns_prefix())
+    }
+
+    /// Network namespace of the host outside.
+    pub fn outside_netns(&self) -> String {
+        format!("{}outside", self.netns_prefix())
     }
 
     /// Network namespace of a pod.

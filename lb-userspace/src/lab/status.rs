@@ -9,7 +9,7 @@ use comfy_table::presets::NOTHING;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::labs::Lab;
+use super::labs::{Lab, UPLINK};
 
 /// A lab. The field names are stable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,6 +24,10 @@ pub struct Status {
     pub pod_cidrs: Vec<IpNet>,
     /// Ranges of ClusterIPs.
     pub service_cidrs: Vec<IpNet>,
+    /// Ranges of load balancer addresses.
+    pub load_balancer_pool: Vec<IpNet>,
+    /// The host outside of the cluster.
+    pub outside: OutsideStatus,
     /// The node.
     pub node: NodeStatus,
     /// The agent.
@@ -39,6 +43,17 @@ pub struct NodeStatus {
     pub name: String,
     /// Network namespace.
     pub netns: String,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The host outside of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutsideStatus {
+    /// Network namespace.
+    pub netns: String,
+    /// The node's end of the wire to it.
+    pub interface: &'static str,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
 }
@@ -118,6 +133,12 @@ impl Status {
             manifests: state.manifests.clone(),
             pod_cidrs: state.pod_cidrs.clone(),
             service_cidrs: state.service_cidrs.clone(),
+            load_balancer_pool: state.load_balancer_pool.clone(),
+            outside: OutsideStatus {
+                netns: places.outside_netns(),
+                interface: UPLINK,
+                addresses: state.outside_addresses.clone(),
+            },
             node: NodeStatus {
                 name: state.node.clone(),
                 netns: places.node_netns(),
@@ -162,13 +183,30 @@ impl Status {
                 labels.join(","),
             ]);
         }
+        let rows: Vec<String> = table.to_string().lines().map(|line| line.trim().to_owned()).collect();
+        format!("{}\n{}\n", self.picture(), rows.join("\n"))
+    }
+
+    /// Who is wired to whom, and where addresses come from.
+    fn picture(&self) -> String {
         let agent = match (self.agent.state, self.agent.pid) {
             ("none", _) | (_, None) => "none".to_owned(),
             (state, Some(pid)) => format!("{state}, pid {pid}, log {}", self.agent.log.display()),
         };
-        let node = format!("{} in {}, {}", self.node.name, self.node.netns, join(&self.node.addresses));
-        let rows: Vec<String> = table.to_string().lines().map(|line| line.trim().to_owned()).collect();
-        format!("lab:    {}\nnode:   {node}\nagent:  {agent}\n\n{}\n", self.name, rows.join("\n"))
+        let services = match self.load_balancer_pool.as_slice() {
+            [] => format!("ClusterIPs {}", join(&self.service_cidrs)),
+            pool => format!("ClusterIPs {}  load balancers {}", join(&self.service_cidrs), join(pool)),
+        };
+        let (outside, node) = (join(&self.outside.addresses), join(&self.node.addresses));
+        let interface = self.outside.interface;
+        let pods = join(&self.pod_cidrs);
+        format!(
+            "lab {}\n\n\
+             outside  {outside}\n   |     {interface}\n\
+             node     {node}\n   |     agent: {agent}\n   |     {services}\n   |     veth…\n\
+             pods     {pods}\n",
+            self.name
+        )
     }
 }
 
@@ -178,6 +216,6 @@ impl ProcessStatus {
     }
 }
 
-fn join(addresses: &[IpAddr]) -> String {
+fn join(addresses: &[impl ToString]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

@@ -31,12 +31,14 @@ const EVERYWHERE: [(&str, &str); 6] = [
 ];
 
 /// On the node: forwarding, and no reverse path filter. A reply that leaves with a ClusterIP as its source would not
-/// pass the filter, since that address is routed nowhere.
-const NODE: [(&str, &str); 5] = [
+/// pass the filter, since that address is routed nowhere. Nor would the kernel forward what comes in with the node's own
+/// address as its source, as replies of node ports and masqueraded packets do once they are translated.
+const NODE: [(&str, &str); 6] = [
     ("ipv4/ip_forward", "1"),
     ("ipv6/conf/all/forwarding", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/accept_local", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
 ];
 

@@ -1,6 +1,6 @@
 //! Puts the desired state together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use super::desired::{
 };
 use super::endpoints::{Collected, Collector, EndpointReader, EndpointsMap, LeftOut, service_of};
 use super::labels;
-use super::services::{ServiceMap, ServicePortInfo, is_headless, is_ours, port_text, service_ports};
+use super::services::{ServiceMap, ServicePortInfo, is_ours, port_text, service_ports};
 use super::topology::{Question, categorize};
 use crate::source::Objects;
 use crate::source::address::parse_cidr;
@@ -71,7 +71,7 @@ pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations)
         }
     }
     let Collected { endpoints, skipped: skipped_endpoints, left_out } =
-        collect_endpoints(config, objects, &mut notes);
+        collect_endpoints(config, objects, &services, &mut notes);
     let mut desired = Desired { services: BTreeMap::new(), surroundings: surroundings(config, objects) };
     let mut frontends = Frontends::new(config).all(&services, &mut notes);
     let zone = zone(config, objects);
@@ -109,9 +109,17 @@ pub fn question<'a>(config: &'a ModelConfig, zone: &'a str, info: &ServicePortIn
     }
 }
 
-/// B7: slices count; without any, Endpoints; without those, Pods.
-fn collect_endpoints(config: &ModelConfig, objects: &Objects, notes: &mut Vec<Note>) -> Collected {
+/// B7: slices count; without any, Endpoints; without those, Pods, in the families that the Service has: a controller would
+/// make no slices for the others.
+fn collect_endpoints(
+    config: &ModelConfig,
+    objects: &Objects,
+    services: &ServiceMap,
+    notes: &mut Vec<Note>,
+) -> Collected {
     let reader = EndpointReader::new(config, objects);
+    let families: HashSet<(Name, Family)> =
+        services.keys().map(|port| (Name::new(&port.namespace, &port.name), port.family)).collect();
     let mut by_service: HashMap<Name, Vec<&EndpointSlice>> = HashMap::new();
     for slice in objects.slices.values() {
         if let Some(service) = service_of(slice) {
@@ -129,7 +137,7 @@ fn collect_endpoints(config: &ModelConfig, objects: &Objects, notes: &mut Vec<No
             }
             if let Some(endpoints) = objects.endpoints.get(name) {
                 reader.endpoints(endpoints, family, &mut collector, notes);
-            } else if !is_headless(service) {
+            } else if families.contains(&(name.clone(), family)) {
                 reader.pods(service, family, &mut collector, notes);
             }
         }

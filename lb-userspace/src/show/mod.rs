@@ -27,7 +27,7 @@ pub use output::Format;
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Common {
     /// Directory in a bpffs that the agent pins under
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR, global = true)]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR, env = "LB_PIN_DIR", global = true)]
     pub pin_dir: PathBuf,
     /// A table for people, or data for machines
     #[arg(long, short, value_enum, default_value_t, global = true)]
