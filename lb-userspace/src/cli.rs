@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent: watch manifests, fill the maps, attach to interfaces
-    Run(agent::Args),
+    Run(Box<agent::Args>),
     /// Let go of all interfaces and remove everything from the kernel
     Detach(detach::Args),
     /// How the dataplane is: agent, attachments, room in the tables

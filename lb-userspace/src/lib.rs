@@ -6,6 +6,7 @@ pub mod agent;
 pub mod cli;
 pub mod dataplane;
 pub mod detach;
+pub mod dns;
 pub mod doctor;
 pub mod explain;
 pub mod health;

@@ -11,6 +11,7 @@ use crate::step;
 /// Programs, and the package of each.
 const TOOLS: &[(&str, &str)] = &[
     ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),

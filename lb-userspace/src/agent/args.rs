@@ -5,11 +5,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use lb_common::abi::{Config, config_flag};
 use lb_common::tables::Table;
 
 use crate::dataplane::{HookChoice, Sizes};
+use crate::dns;
 use crate::maps::DEFAULT_PIN_DIR;
 use crate::model::allocate::{DEFAULT_NODE_PORTS, Ranges};
 use crate::model::config::{Interface, ModelConfig, NodePortAddresses};
@@ -94,6 +96,24 @@ pub struct Args {
     /// Address to answer /healthz, /readyz and /livez on; nothing is answered unless it is given
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub healthz: Option<SocketAddr>,
+
+    /// Address of this node to answer DNS on, by UDP and TCP; port 53 unless given. May be given several times; nothing
+    /// listens unless it is
+    #[arg(long, value_name = "IP[:PORT]", value_parser = dns::parse_address)]
+    pub dns_listen: Vec<SocketAddr>,
+
+    /// Domain of the names of Services
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = dns::parse_domain)]
+    pub cluster_domain: Name,
+
+    /// DNS server to ask about names outside the cluster domain. May be given several times: the next is asked when one
+    /// does not answer
+    #[arg(long, value_name = "IP[:PORT]", value_parser = dns::parse_address)]
+    pub dns_upstream: Vec<SocketAddr>,
+
+    /// Seconds that answers about Services may be remembered
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub dns_ttl: u32,
 
     /// Seconds that a TCP or SCTP flow may be idle before it is established
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = idle_seconds())]
@@ -239,6 +259,19 @@ impl Args {
             load_balancer_pool: self.load_balancer_pool.clone(),
             node_ports: self.service_node_port_range.clone(),
         }
+    }
+
+    /// What the DNS server is to be; none when it is not to listen.
+    pub fn dns(&self) -> Option<dns::Settings> {
+        (!self.dns_listen.is_empty()).then(|| dns::Settings {
+            listen: self.dns_listen.clone(),
+            upstreams: self.dns_upstream.clone(),
+            zone: dns::ZoneConfig {
+                domain: self.cluster_domain.clone(),
+                ttl: self.dns_ttl,
+                servers: Vec::new(),
+            },
+        })
     }
 
     /// What the model must know, on a node with these interfaces and primary addresses.

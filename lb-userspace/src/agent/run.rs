@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use aya_log::EbpfLogger;
@@ -18,6 +18,7 @@ use super::Args;
 use super::keeper::Keeper;
 use super::network::{Network, Watcher};
 use crate::dataplane::{self, Attacher, PinDir};
+use crate::dns::Dns;
 use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
@@ -47,6 +48,7 @@ struct Agent<'a> {
     keeper: Keeper,
     network: Network,
     health: Health,
+    dns: Option<Dns>,
     said: BTreeSet<String>,
     /// Service ports in the last desired state.
     services: usize,
@@ -90,6 +92,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         let address = health.serve_agent(address)?;
         info!("answering /healthz, /readyz and /livez on {address}");
     }
+    let dns = args.dns().map(|settings| Dns::start(settings, seconds_since_1970())).transpose()?;
+    for address in &args.dns_listen {
+        info!("answering DNS on {address}");
+    }
     let mut agent = Agent {
         args,
         store,
@@ -99,6 +105,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook),
         network,
         health,
+        dns,
         said: BTreeSet::new(),
         services: 0,
         synced: false,
@@ -198,6 +205,10 @@ impl Agent<'_> {
                 self.retry_at = Some(Instant::now() + RETRY);
             }
         }
+        // Names in the same step as the maps, and whatever became of those: the old ones are no better.
+        if let Some(dns) = &mut self.dns {
+            dns.update(&config, &snapshot.objects, &allocations);
+        }
         for error in self.health.update(&config, &snapshot.objects, &built, in_kernel) {
             now.insert((true, error.to_string()));
             self.retry_at.get_or_insert(Instant::now() + HEALTH_RETRY);
@@ -246,6 +257,12 @@ impl Agent<'_> {
             .update(Table::Meta, bytemuck::bytes_of(&0u32), bytemuck::bytes_of(&meta))
             .context("cannot write who is running")
     }
+}
+
+/// A number that is greater after a restart, if it may wrap.
+fn seconds_since_1970() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs() & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 /// Hands what the kernel programs log on to the log.

@@ -378,7 +378,7 @@ impl<'a> EndpointReader<'a> {
     }
 
     /// Pods in the Service's namespace whose labels match its selector; none without a selector.
-    fn selected(&self, service: &'a Service) -> impl Iterator<Item = &'a Arc<Pod>> {
+    pub fn selected(&self, service: &'a Service) -> impl Iterator<Item = &'a Arc<Pod>> {
         let namespace = service.metadata.namespace();
         let selector = &service.spec.selector;
         let candidates = selector
@@ -412,7 +412,7 @@ pub fn pod_address(pod: &Pod, family: Family) -> Option<IpAddr> {
 }
 
 /// The number of a service port in one pod.
-fn target_port(port: &ServicePort, protocol: Protocol, pod: &Pod) -> Option<u16> {
+pub fn target_port(port: &ServicePort, protocol: Protocol, pod: &Pod) -> Option<u16> {
     match &port.target_port {
         None | Some(IntOrString::Int(0)) => port_number(port.port),
         Some(IntOrString::Int(number)) => port_number(*number),
