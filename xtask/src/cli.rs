@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-use crate::{cases, demo, lint, setup, step, test};
+use crate::{bench, cases, demo, lint, setup, step, test};
 
 /// Build, test, lint and demo of lb.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Verb {
     Lint,
     /// Set up, build, and show a Service at work without a cluster (as root)
     Demo,
+    /// Set up, build, and measure (as root): packet, or all
+    Bench(bench::Args),
     /// What CI runs: lint, then test
     Ci,
 }
@@ -50,6 +52,11 @@ impl Cli {
                 setup::run(&sh)?;
                 build(&sh)?;
                 demo::run()
+            }
+            Verb::Bench(args) => {
+                bench::needs_root(&sh)?;
+                setup::run(&sh)?;
+                bench::run(&sh, args)
             }
             Verb::Ci => {
                 test::needs_root(&sh)?;

@@ -16,7 +16,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
             "setup needs root, for:\n{todo}\nRun it as root: sudo -E env \"PATH=$PATH\" cargo xtask setup"
         );
     }
-    print!("==> setup will\n{todo}");
+    eprint!("==> setup will\n{todo}");
     packages::install(sh, &todo.packages)?;
     if todo.bpf_linker {
         kernel::install_linker(sh)?;

@@ -16,9 +16,9 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
-/// One line for each step.
+/// One line for each step, beside what the verb prints.
 pub(crate) fn say(what: impl AsRef<str>) {
-    println!("==> {}", what.as_ref());
+    eprintln!("==> {}", what.as_ref());
 }
 
 /// Runs a command whose output the user sees.

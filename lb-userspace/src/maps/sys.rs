@@ -371,7 +371,11 @@ impl Map {
         EntryAttr { fd: raw(self.fd.as_fd()), pad: 0, key, value, flags: 0 }
     }
 
-    pub(super) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    /// Writes an entry.
+    ///
+    /// # Errors
+    /// The kernel's, and EINVAL when key or value have another length than the map's.
+    pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.check(key, Some(value), 1)?;
         // SAFETY: the sizes of both buffers were checked; the kernel only reads them.
         unsafe { bpf(MAP_UPDATE, &mut self.entry(address(key), address(value)))? };
@@ -404,12 +408,10 @@ impl Map {
     }
 
     /// Writes `count` entries; on failure says how many were written.
-    pub(super) fn update_batch(
-        &self,
-        keys: &[u8],
-        values: &[u8],
-        count: usize,
-    ) -> Result<(), (usize, io::Error)> {
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_batch(&self, keys: &[u8], values: &[u8], count: usize) -> Result<(), (usize, io::Error)> {
         self.check(keys, Some(values), count).map_err(|error| (0, error))?;
         let mut attr = self.batch(address(keys), address(values), count);
         // SAFETY: the sizes of both buffers were checked; the kernel only reads them.

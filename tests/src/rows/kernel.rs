@@ -43,12 +43,71 @@ fn capacity(spec: &Spec) -> u32 {
     }
 }
 
+/// Programs of the object, loaded, with maps of their own.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The object.
+    pub ebpf: Ebpf,
+    /// Its maps.
+    pub store: KernelStore,
+}
+
+impl Loaded {
+    /// Loads these programs, with `capacity` giving the number of entries of each map.
+    ///
+    /// # Errors
+    /// The kernel refuses: not root, too old, or the verifier objects.
+    pub fn new(
+        programs: &[&'static str],
+        config: &Config,
+        capacity: impl Fn(&Spec) -> u32,
+    ) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        for spec in SPECS {
+            loader.map_max_entries(spec.name, capacity(spec));
+        }
+        let config: &[u8] = bytemuck::bytes_of(config);
+        loader.override_global("CONFIG", config, true);
+        let mut ebpf = loader.load(OBJECT)?;
+        let mut store = KernelStore::empty();
+        for spec in SPECS {
+            let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;
+            let fd = data(map).ok_or(Error::NoMap(spec.name))?.fd().as_fd().try_clone_to_owned()?;
+            store.insert(spec.table, fd)?;
+        }
+        for &name in programs {
+            match ebpf.program_mut(name).ok_or(Error::NoProgram(name))? {
+                Program::Xdp(program) => program.load()?,
+                Program::SchedClassifier(program) => program.load()?,
+                _ => return Err(Error::NoProgram(name)),
+            }
+        }
+        Ok(Self { ebpf, store })
+    }
+
+    /// What was counted so far at interfaces without a slot of their own, by the reasons' numbers.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn reasons(&self) -> Result<Vec<Counter>, Error> {
+        let mut counters = vec![Counter::default(); REASON_SLOTS as usize];
+        self.store.scan(Table::IfaceStats, &mut |key, value| {
+            let index: u32 = bytemuck::pod_read_unaligned(key);
+            let Some(counter) = counters.get_mut(index as usize) else { return };
+            for cpu in per_cpu::<Counter>(value) {
+                counter.packets += cpu.packets;
+                counter.bytes += cpu.bytes;
+            }
+        })?;
+        Ok(counters)
+    }
+}
+
 /// A kernel program with maps of its own.
 #[derive(Debug)]
 pub struct Kernel {
     hook: Hook,
-    ebpf: Ebpf,
-    store: KernelStore,
+    loaded: Loaded,
     external: bool,
 }
 
@@ -58,45 +117,18 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses: not root, too old, or the verifier objects.
     pub fn load(hook: Hook) -> Result<Self, Error> {
-        let mut loader = EbpfLoader::new();
-        for spec in SPECS {
-            loader.map_max_entries(spec.name, capacity(spec));
-        }
-        loader.override_global("CONFIG", bytemuck::bytes_of(&CONFIG), true);
-        let mut ebpf = loader.load(OBJECT)?;
-        let mut store = KernelStore::empty();
-        for spec in SPECS {
-            let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;
-            let fd = data(map).ok_or(Error::NoMap(spec.name))?.fd().as_fd().try_clone_to_owned()?;
-            store.insert(spec.table, fd)?;
-        }
-        for name in [hook.program().ok_or(Error::NoProgram("none"))?, EGRESS] {
-            match ebpf.program_mut(name).ok_or(Error::NoProgram(name))? {
-                Program::Xdp(program) => program.load()?,
-                Program::SchedClassifier(program) => program.load()?,
-                _ => return Err(Error::NoProgram(name)),
-            }
-        }
-        Ok(Self { hook, ebpf, store, external: false })
-    }
-
-    fn reasons(&self) -> Result<Vec<Counter>, Error> {
-        let mut counters = vec![Counter::default(); REASON_SLOTS as usize];
-        self.store.scan(Table::IfaceStats, &mut |key, value| {
-            let index: u32 = bytemuck::pod_read_unaligned(key);
-            let counter = &mut counters[index as usize];
-            for cpu in per_cpu::<Counter>(value) {
-                counter.packets += cpu.packets;
-                counter.bytes += cpu.bytes;
-            }
-        })?;
-        Ok(counters)
+        let programs = [hook.program().ok_or(Error::NoProgram("none"))?, EGRESS];
+        Ok(Self { hook, loaded: Loaded::new(&programs, &CONFIG, capacity)?, external: false })
     }
 
     fn mark_external(&mut self, external: bool) -> Result<(), Error> {
         if self.external != external {
             let entry = IfaceEntry::new("lo", 0, if external { iface_flag::EXTERNAL } else { 0 });
-            self.store.update(Table::Ifaces, bytemuck::bytes_of(&IFINDEX), bytemuck::bytes_of(&entry))?;
+            self.loaded.store.update(
+                Table::Ifaces,
+                bytemuck::bytes_of(&IFINDEX),
+                bytemuck::bytes_of(&entry),
+            )?;
             self.external = external;
         }
         Ok(())
@@ -104,9 +136,9 @@ impl Kernel {
 
     /// Makes every entry of a table as much older as `age` does to its bytes.
     fn age(&mut self, table: Table, age: impl Fn(&mut [u8])) -> Result<(), Error> {
-        for (key, mut value) in self.store.dump(table)? {
+        for (key, mut value) in self.loaded.store.dump(table)? {
             age(&mut value);
-            self.store.update(table, &key, &value)?;
+            self.loaded.store.update(table, &key, &value)?;
         }
         Ok(())
     }
@@ -147,23 +179,23 @@ impl Body for Kernel {
     }
 
     fn store(&mut self) -> &mut dyn MapStore {
-        &mut self.store
+        &mut self.loaded.store
     }
 
     fn run(&mut self, frame: &[u8], position: Position) -> Result<Outcome, Error> {
         self.mark_external(position.external)?;
-        let before = self.reasons()?;
+        let before = self.loaded.reasons()?;
         let mut out = vec![0; frame.len() + GROWTH];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
         let name = if position.egress { EGRESS } else { self.hook.program().unwrap_or(EGRESS) };
-        let result = match self.ebpf.program(name).ok_or(Error::NoProgram(name))? {
+        let result = match self.loaded.ebpf.program(name).ok_or(Error::NoProgram(name))? {
             Program::Xdp(program) => program.test_run(options)?,
             Program::SchedClassifier(program) => program.test_run(options)?,
             _ => return Err(Error::NoProgram(name)),
         };
         out.truncate(result.data_size_out as usize);
-        let reason = counted(&before, &self.reasons()?, frame.len())?;
+        let reason = counted(&before, &self.loaded.reasons()?, frame.len())?;
         Ok(Outcome { reason, action: result.return_value, frame: out })
     }
 
@@ -190,7 +222,7 @@ impl Body for Kernel {
     fn clear(&mut self) -> Result<(), Error> {
         self.external = false;
         for spec in SPECS {
-            super::body::clear(&mut self.store, spec.table)?;
+            super::body::clear(&mut self.loaded.store, spec.table)?;
         }
         Ok(())
     }

@@ -1,0 +1,66 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::machine::Machine;
+use crate::packet;
+use crate::report::{self, Results};
+
+/// Measures lb, as ratios in one run.
+#[derive(Debug, Parser)]
+#[command(name = "lb-bench")]
+pub(crate) struct Cli {
+    /// What to measure
+    #[arg(value_enum, default_value = "all")]
+    what: What,
+    /// Fewer rounds: within a minute, less exact, and the project's documents stay as they are
+    #[arg(long)]
+    quick: bool,
+    /// How the results are printed
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+    /// Folder of benchmarks.md and its plots
+    #[arg(long, value_name = "DIR")]
+    docs: PathBuf,
+    /// Seed of the order of rounds and packets
+    #[arg(long, default_value_t = 1, hide = true)]
+    seed: u64,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What a packet costs each program
+    Packet,
+    /// Everything
+    All,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people: Markdown
+    Text,
+    /// For programs: see docs/benchmarks.md
+    Json,
+}
+
+impl Cli {
+    /// Measures, prints, and writes the documents.
+    pub(crate) fn execute(&self) -> anyhow::Result<()> {
+        let mut results = Results::new(self.quick, Machine::this()?);
+        if matches!(self.what, What::Packet | What::All) {
+            eprintln!("packet: what a packet costs each program");
+            let rounds = if self.quick { 3 } else { 9 };
+            results.packet = Some(packet::measure(packet::Effort { rounds, seed: self.seed })?);
+        }
+        report::write(&results, &self.docs)?;
+        match self.output {
+            Output::Text => print!("{}", report::text(&results)),
+            Output::Json => println!("{}", serde_json::to_string_pretty(&results)?),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! `packet`: what one packet costs each program, by `BPF_PROG_TEST_RUN`.
+
+mod case;
+mod driver;
+mod hook;
+mod world;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use self::case::{Case, FLOWS};
+use self::driver::{Driver, noop, run};
+use self::hook::Hook;
+use self::world::{Kind, World};
+use crate::sample::{Random, Spread};
+
+/// Packets of a sample with a program that does nothing: what a call costs by itself, give or take, is then a small part.
+const IDLE_PACKETS: u32 = 131_072;
+/// Least packets of a sample with ours.
+const PACKETS: u32 = 65_536;
+/// Packets of a sample of new flows.
+const NEW_FLOWS: u32 = 16_384;
+/// Packets before a sample of new flows is timed.
+const WARM: u32 = 1_024;
+/// Samples of the program that does nothing, in each round.
+const BARE_SAMPLES: usize = 3;
+/// A frame of a usual length for it.
+const FRAME: [u8; 128] = [0; 128];
+/// Test runs to learn what the call itself costs.
+const CALLS: usize = 201;
+/// Packets in each of them. With one only, the kernel would not do all that it does with many: at XDP it puts the program
+/// into its dispatcher first, which takes longer than thousands of packets (seen on 6.18).
+const CALL_PACKETS: u32 = 2;
+
+/// How much to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Rounds for each family and transport.
+    pub(crate) rounds: usize,
+    /// Seed of every order.
+    pub(crate) seed: u64,
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Report {
+    /// Rounds for each family and transport.
+    pub(crate) rounds: usize,
+    /// What measuring costs.
+    pub(crate) harness: Vec<Harness>,
+    /// The cases.
+    pub(crate) cases: Vec<Timed>,
+}
+
+/// What measuring costs at a hook.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Harness {
+    /// The hook.
+    pub(crate) hook: &'static str,
+    /// A program that does nothing, ns for each packet.
+    pub(crate) noop_ns: Spread,
+    /// The driver, ns for each packet: subtracted.
+    pub(crate) driver_ns: Spread,
+    /// One call of the test run, ns: subtracted.
+    pub(crate) call_ns: Spread,
+}
+
+/// A case at a hook.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Timed {
+    /// The hook.
+    pub(crate) hook: &'static str,
+    /// `IPv4` or `IPv6`.
+    pub(crate) family: &'static str,
+    /// `TCP` or `UDP`.
+    pub(crate) protocol: String,
+    /// The case.
+    pub(crate) case: String,
+    /// ns for each packet, the harness's cost subtracted, that of a program that does nothing not.
+    pub(crate) ns: Spread,
+    /// What of it our program adds to one that does nothing.
+    pub(crate) own_ns: Spread,
+    /// `ns` against a program that does nothing, in the same round.
+    pub(crate) ratio: Spread,
+}
+
+/// CPU time that this thread has used.
+fn cpu_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// CPU time of `body`, in ns.
+fn timed(body: impl FnOnce() -> io::Result<()>) -> io::Result<f64> {
+    let before = cpu_time()?;
+    body()?;
+    Ok((cpu_time()? - before).as_nanos() as f64)
+}
+
+/// Keeps this thread on one CPU, the last that it may use: the first has the machine's interrupts more often.
+fn stay_on_one_cpu() -> io::Result<()> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let Some(cpu) = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)) else {
+        return Ok(());
+    };
+    let mut one = CpuSet::new();
+    one.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+/// Measures everything.
+pub(crate) fn measure(effort: Effort) -> anyhow::Result<Report> {
+    // Not for the rest of the process: what follows wants all CPUs.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            stay_on_one_cpu().context("stay on one CPU")?;
+            Bench::new(effort)?.measure()
+        });
+        thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the measuring thread panicked")))
+    })
+}
+
+struct Bench {
+    effort: Effort,
+    random: Random,
+    world: World,
+    noops: Vec<(Hook, OwnedFd, f64)>,
+    harness: BTreeMap<&'static str, [Vec<f64>; 3]>,
+    cases: Vec<Timed>,
+}
+
+/// One thing to time in a round: a hook's no-op program by itself, or a case with the no-op program or with ours as its target.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Bare(usize),
+    Idle(usize),
+    Ours(usize),
+}
+
+/// A case at a hook, ready to run.
+struct Ready {
+    hook: Hook,
+    case: Case,
+    packets: u32,
+    idle: Driver,
+    ours: Driver,
+    samples: Vec<[f64; 3]>,
+}
+
+impl Bench {
+    fn new(effort: Effort) -> anyhow::Result<Self> {
+        let world = World::new()?;
+        let mut noops = Vec::new();
+        let mut harness: BTreeMap<_, [Vec<f64>; 3]> = BTreeMap::new();
+        for hook in Hook::ALL {
+            let program = noop(hook).context("load a program that does nothing")?;
+            let mut calls = Vec::with_capacity(CALLS);
+            for _ in 0..CALLS {
+                calls.push(timed(|| run(program.as_fd(), &FRAME, CALL_PACKETS, hook.pass()))?);
+            }
+            let call = Spread::of(calls.iter().copied()).median;
+            harness.entry(hook.name()).or_default()[2] = calls;
+            noops.push((hook, program, call));
+        }
+        Ok(Self { effort, random: Random::new(effort.seed), world, noops, harness, cases: Vec::new() })
+    }
+
+    fn measure(mut self) -> anyhow::Result<Report> {
+        for kind in Kind::ALL {
+            let backends = self.world.establish(kind, FLOWS)?;
+            self.group(kind, &Case::STEADY, &backends)?;
+            self.group(kind, &[Case::NewFlow], &[])?;
+            self.group(kind, &[Case::NewFlowFull], &[])?;
+            self.world.clear_flows(kind)?;
+        }
+        let harness = self.harness.into_iter().map(|(hook, [noop, driver, call])| Harness {
+            hook,
+            noop_ns: Spread::of(noop),
+            driver_ns: Spread::of(driver),
+            call_ns: Spread::of(call),
+        });
+        Ok(Report { rounds: self.effort.rounds, harness: harness.collect(), cases: self.cases })
+    }
+
+    /// Times some cases of a kind at all hooks, in rounds.
+    fn group(
+        &mut self,
+        kind: Kind,
+        cases: &[Case],
+        backends: &[lb_tests::rows::net::At],
+    ) -> anyhow::Result<()> {
+        let mut ready = Vec::new();
+        for &case in cases {
+            let headers = case.headers(kind, backends, &mut self.random).context("make a list of packets")?;
+            let fresh = !Case::STEADY.contains(&case);
+            for (hook, noop, _) in &self.noops {
+                let target = self.world.program(*hook)?;
+                let driver = |target| Driver::new(*hook, &headers, target, hook.pass());
+                ready.push(Ready {
+                    hook: *hook,
+                    case,
+                    packets: if fresh { NEW_FLOWS } else { headers.len().max(PACKETS) },
+                    idle: driver(noop.as_fd()).context("load the driver")?,
+                    ours: driver(target).context("load the driver")?,
+                    samples: Vec::new(),
+                });
+            }
+        }
+        if cases == [Case::NewFlowFull] {
+            let most = kind.flows().spec().max_entries;
+            // Each brings two entries.
+            ready[0].ours.run(most / 2 + most / 8)?;
+        }
+        let mut jobs: Vec<Job> = (0..self.noops.len()).flat_map(|n| [Job::Bare(n); BARE_SAMPLES]).collect();
+        jobs.extend((0..ready.len()).flat_map(|n| [Job::Idle(n), Job::Ours(n)]));
+        for _ in 0..self.effort.rounds {
+            self.random.shuffle(&mut jobs);
+            self.round(kind, &jobs, &mut ready)?;
+        }
+        for Ready { hook, case, samples, .. } in ready {
+            let ns = |[bare, idle, ours]: &[f64; 3]| bare + ours - idle;
+            self.cases.push(Timed {
+                hook: hook.name(),
+                family: kind.net.name(),
+                protocol: kind.protocol.to_string(),
+                case: case.name(),
+                ns: Spread::of(samples.iter().map(ns)),
+                own_ns: Spread::of(samples.iter().map(|[_, idle, ours]| ours - idle)),
+                ratio: Spread::of(samples.iter().map(|sample| ns(sample) / sample[0])),
+            });
+            let harness = self.harness.entry(hook.name()).or_default();
+            harness[0].extend(samples.iter().map(|[bare, ..]| bare));
+            harness[1].extend(samples.iter().map(|[bare, idle, _]| idle - bare));
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, kind: Kind, jobs: &[Job], ready: &mut [Ready]) -> anyhow::Result<()> {
+        let mut bare = vec![Vec::new(); self.noops.len()];
+        let mut times = vec![[0.0; 3]; ready.len()];
+        for job in jobs {
+            match *job {
+                Job::Bare(at) => {
+                    let (hook, program, call) = &self.noops[at];
+                    let ns = timed(|| run(program.as_fd(), &FRAME, IDLE_PACKETS, hook.pass()))?;
+                    bare[at].push((ns - call) / f64::from(IDLE_PACKETS));
+                }
+                Job::Idle(at) => times[at][1] = self.sample(kind, &ready[at], false)?,
+                Job::Ours(at) => times[at][2] = self.sample(kind, &ready[at], true)?,
+            }
+        }
+        for (ready, mut times) in ready.iter_mut().zip(times) {
+            let at = self.noops.iter().position(|(hook, ..)| *hook == ready.hook).unwrap_or(0);
+            times[0] = Spread::of(bare[at].iter().copied()).median;
+            ready.samples.push(times);
+        }
+        Ok(())
+    }
+
+    /// ns for each packet of a case, the driver's included.
+    fn sample(&mut self, kind: Kind, ready: &Ready, ours: bool) -> anyhow::Result<f64> {
+        let call = self.noops.iter().find(|(hook, ..)| *hook == ready.hook).map_or(0.0, |(_, _, call)| *call);
+        let steady = Case::STEADY.contains(&ready.case);
+        let packets = if ours { ready.packets } else { IDLE_PACKETS };
+        // Flows are told apart once a second: a packet of a flow that was idle for longer does more. What is timed is
+        // the packet after that one.
+        let warm = if steady { packets } else { WARM };
+        let driver = if ours { &ready.ours } else { &ready.idle };
+        if ours && ready.case == Case::NewFlow {
+            self.world.clear_flows(kind)?;
+        }
+        let go = || {
+            driver.run(warm)?;
+            Ok(timed(|| driver.run(packets))?)
+        };
+        let ns = if ours {
+            let all = u64::from(warm) + u64::from(packets);
+            self.world.counting(ready.case.reason(), all, go).with_context(|| {
+                format!(
+                    "{} at {}, {} {}",
+                    ready.case.name(),
+                    ready.hook.name(),
+                    kind.net.name(),
+                    kind.protocol
+                )
+            })?
+        } else {
+            go()?
+        };
+        Ok((ns - call) / f64::from(packets))
+    }
+}
