@@ -266,6 +266,7 @@ impl Args {
         (!self.dns_listen.is_empty()).then(|| dns::Settings {
             listen: self.dns_listen.clone(),
             upstreams: self.dns_upstream.clone(),
+            attempt: dns::forward::ATTEMPT,
             zone: dns::ZoneConfig {
                 domain: self.cluster_domain.clone(),
                 ttl: self.dns_ttl,

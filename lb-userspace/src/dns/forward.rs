@@ -23,11 +23,11 @@ use super::encode::UDP_PAYLOAD;
 /// Queries that may wait for upstreams at the same time; each has a socket.
 const PLACES: usize = 256;
 /// Patience with one upstream, before the next is asked.
-const ATTEMPT: Duration = Duration::from_millis(1500);
+pub const ATTEMPT: Duration = Duration::from_millis(1500);
 /// Times that each upstream is asked.
 const ROUNDS: usize = 2;
-/// Patience with all of them: less than the 5 s that resolvers wait.
-const PATIENCE: Duration = Duration::from_millis(4500);
+/// Patience with all of them, in attempts: in all, less than the 5 s that resolvers wait.
+const ATTEMPTS: u32 = 3;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Question {
 enum UpstreamError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("no answer within {ATTEMPT:?}")]
+    #[error("no answer in time")]
     Late,
     #[error("it says {0}")]
     Refused(ResponseCode),
@@ -70,15 +70,17 @@ pub struct Forwarder {
     upstreams: Vec<SocketAddr>,
     /// The one that answered last: it is asked first.
     preferred: AtomicUsize,
+    attempt: Duration,
     cache: Mutex<Cache>,
     places: Semaphore,
 }
 
 impl Forwarder {
-    /// For these, in order of preference.
-    pub fn new(upstreams: Vec<SocketAddr>) -> Self {
+    /// For these, in order of preference. `attempt` is the patience with one of them, usually [`ATTEMPT`].
+    pub fn new(upstreams: Vec<SocketAddr>, attempt: Duration) -> Self {
         Self {
             upstreams,
+            attempt,
             preferred: AtomicUsize::new(0),
             cache: Mutex::default(),
             places: Semaphore::new(PLACES),
@@ -97,7 +99,7 @@ impl Forwarder {
 
     /// Asks. None when no upstream answers in time; `failed` is called for each that does not.
     pub async fn ask(&self, question: &Question, failed: impl Fn()) -> Option<Heard> {
-        let heard = timeout(PATIENCE, self.ask_all(question, &failed)).await.ok().flatten()?;
+        let heard = timeout(self.attempt * ATTEMPTS, self.ask_all(question, &failed)).await.ok().flatten()?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.put(question.key(), &heard, Instant::now());
         Some(heard)
@@ -108,7 +110,7 @@ impl Forwarder {
         for turn in 0..ROUNDS * self.upstreams.len() {
             let number = (first + turn) % self.upstreams.len();
             let upstream = self.upstreams[number];
-            let answer = timeout(ATTEMPT, exchange(upstream, question)).await;
+            let answer = timeout(self.attempt, exchange(upstream, question)).await;
             match answer.unwrap_or(Err(UpstreamError::Late)) {
                 Ok(heard) => {
                     self.preferred.store(number, Ordering::Relaxed);
@@ -147,7 +149,8 @@ async fn exchange(upstream: SocketAddr, question: &Question) -> Result<Heard, Up
     }
 }
 
-/// A number that nobody outside can guess: of a keyed hash whose key is new each time, from the kernel's randomness.
+/// A number that nobody outside can guess: of a keyed hash with another key each time, from the
+/// kernel's randomness.
 fn random() -> u16 {
     let [a, b, ..] = RandomState::new().hash_one(()).to_le_bytes();
     u16::from_le_bytes([a, b])

@@ -66,3 +66,6 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
         "an address is wanted, with or without a port: 10.0.0.1, 10.0.0.1:53, [fd00::1]:53".to_owned()
     })
 }
+
+#[cfg(test)]
+mod tests;

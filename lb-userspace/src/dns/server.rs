@@ -40,6 +40,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Who knows about other names, in order of preference.
     pub upstreams: Vec<SocketAddr>,
+    /// Patience with one upstream.
+    pub attempt: Duration,
     /// The cluster's own names.
     pub zone: ZoneConfig,
 }
@@ -50,11 +52,14 @@ pub struct Dns {
     zone: Arc<ArcSwap<Zone>>,
     config: ZoneConfig,
     serial: u32,
+    /// Taken when there is something to say.
+    begin: Option<oneshot::Sender<()>>,
     _stop: oneshot::Sender<()>,
 }
 
 impl Dns {
-    /// Opens the sockets and starts to answer: until the first [`Self::update`] that there are no names.
+    /// Opens the sockets. Queries wait in them until the first [`Self::update`]: an agent that has just been started again
+    /// must not say that there are no names, or clients remember that.
     ///
     /// `serial` is that of the first zone.
     ///
@@ -72,17 +77,23 @@ impl Dns {
         let zone = Arc::new(ArcSwap::from_pointee(zone));
         let server = Arc::new(Server {
             zone: Arc::clone(&zone),
-            forwarder: (!settings.upstreams.is_empty()).then(|| Forwarder::new(settings.upstreams)),
+            forwarder: (!settings.upstreams.is_empty())
+                .then(|| Forwarder::new(settings.upstreams, settings.attempt)),
             turn: AtomicUsize::new(0),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
         });
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DnsError::Thread)?;
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
+        let (begin, begun) = oneshot::channel();
         thread::Builder::new()
             .name("dns".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
+                    tokio::select! {
+                        _ = begun => {}
+                        _ = &mut stopped => return,
+                    }
                     for (udp, tcp) in sockets {
                         if let Err(error) = server.serve(udp, tcp) {
                             error!("DNS: {error}");
@@ -92,7 +103,7 @@ impl Dns {
                 });
             })
             .map_err(DnsError::Thread)?;
-        Ok(Self { zone, config, serial, _stop: stop })
+        Ok(Self { zone, config, serial, begin: Some(begin), _stop: stop })
     }
 
     /// Answers from these objects from now on.
@@ -100,6 +111,10 @@ impl Dns {
         self.serial = self.serial.wrapping_add(1);
         let zone = build::build(&self.config, self.serial, model, objects, allocations);
         self.zone.store(Arc::new(zone));
+        if let Some(begin) = self.begin.take() {
+            // Nobody is there when the thread has ended, which it does not before this.
+            let _ended = begin.send(());
+        }
     }
 }
 
