@@ -15,9 +15,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("musl-gcc", "musl-tools"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("ping", "iputils-ping"),
+    ("python3", "python3"),
     ("socat", "socat"),
     ("tcpdump", "tcpdump"),
 ];
