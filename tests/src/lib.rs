@@ -4,6 +4,7 @@ pub mod capture;
 pub mod cases;
 pub mod edits;
 pub mod lab;
+pub mod ledger;
 pub mod node;
 pub mod rows;
 pub mod scene;

@@ -11,13 +11,15 @@ use lb_userspace::lab::netns::Namespace;
 use serde_json::Value;
 
 use crate::lab::{TestLab, TestPod, lb_program};
+use crate::ledger::{Ledger, Place};
 
 /// How long something may take that takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A lab that is up. Removed when dropped, and with it what was started there.
+/// A lab that is up. Removed when dropped, and with it what was started there; every packet must be accounted for then.
 #[derive(Debug)]
 pub struct Scene {
+    ledger: Ledger,
     // In this order: the background goes before the namespaces it is in.
     background: Vec<Background>,
     /// The lab.
@@ -34,7 +36,7 @@ impl Scene {
         let lab = TestLab::new();
         lab.ok("up", &["--hook", hook, "-f", &manifests.display().to_string()]);
         let pods = lab.pods("");
-        let scene = Self { background: Vec::new(), lab, pods };
+        let mut scene = Self { ledger: Ledger::default(), background: Vec::new(), lab, pods };
         let client = scene.pod("client");
         let programs =
             text(&scene.run("node", &["ip", "-d", "link", "show", "dev", &client.interface]).stdout);
@@ -46,6 +48,7 @@ impl Scene {
             "tc"
         };
         assert_eq!(found, hook, "{programs}");
+        scene.ledger = scene.accounts(Ledger::open);
         scene
     }
 
@@ -149,10 +152,26 @@ impl Scene {
     /// # Panics
     /// When it fails.
     pub fn get(&self, what: &str) -> Vec<Value> {
-        let pins = format!("/sys/fs/bpf/lb-lab-{}", self.lab.name());
+        let output = self.lb(&["get", what, "--output", "json"]);
+        assert!(output.status.success(), "lb get {what}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("a list in JSON")
+    }
+
+    /// Runs `lb` on the node, with the lab's pin directory.
+    fn lb(&self, arguments: &[&str]) -> Output {
+        let pins = self.pins();
         let program = lb_program().display().to_string();
-        let json = self.ok("node", &[&program, "get", what, "--output", "json", "--pin-dir", &pins]);
-        serde_json::from_str(&json).expect("a list in JSON")
+        self.run("node", &[&[program.as_str()][..], arguments, &["--pin-dir", &pins]].concat())
+    }
+
+    /// Hands the place that packets are counted in to `what`.
+    fn accounts<T>(&self, what: impl FnOnce(&Place<'_>) -> T) -> T {
+        let lb = |arguments: &[&str]| self.lb(arguments);
+        what(&Place { node: &self.namespace("node"), pins: Path::new(&self.pins()), lb: &lb })
+    }
+
+    fn pins(&self) -> String {
+        format!("/sys/fs/bpf/lb-lab-{}", self.lab.name())
     }
 
     /// Counters of one interface of the node, reason and packets, in order of the reasons' names.
@@ -193,6 +212,15 @@ impl Scene {
             None => v6.lines().find_map(|line| line.strip_prefix(name).map(str::trim)),
         };
         found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let result = self.accounts(|place| self.ledger.close(place));
+            assert_eq!(result, Ok(()), "packets are not accounted for");
+        }
     }
 }
 
