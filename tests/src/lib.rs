@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod cases;
 pub mod edits;
+pub mod hosts;
 pub mod lab;
 pub mod ledger;
 pub mod node;

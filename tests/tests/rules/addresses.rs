@@ -1,0 +1,75 @@
+//! External and load balancer addresses (F5), and who may dial them (V7).
+
+use std::net::SocketAddr;
+
+use lb_tests::hosts::{Hosts, Manifest, NODE, OUTSIDE_TOO, Place, parse};
+
+use crate::{hear, names, servers};
+
+/// Addresses that nobody on the node has: an external IP, a load balancer's, one that the load balancer itself serves.
+const PUBLIC: [[&str; 2]; 3] =
+    [["192.0.2.10", "2001:db8:2::10"], ["192.0.2.11", "2001:db8:2::11"], ["192.0.2.12", "2001:db8:2::12"]];
+
+fn public(number: usize, v6: bool) -> SocketAddr {
+    SocketAddr::new(parse(PUBLIC[number])[usize::from(v6)], 80)
+}
+
+#[test]
+fn f5_external_and_load_balancer_addresses() {
+    let hosts = Hosts::new();
+    let backends = [Place::Local(0), Place::Remote];
+    let [external, ours, theirs] = PUBLIC;
+    let ingress = [
+        format!("{{ip: '{}'}}, {{ip: '{}', ipMode: VIP}}", ours[0], ours[1]),
+        format!("{{ip: '{}', ipMode: Proxy}}, {{ip: '{}', ipMode: Proxy}}", theirs[0], theirs[1]),
+        "{hostname: lb.example.org}".to_owned(),
+    ];
+    let service = Manifest::new("web", 1, &backends)
+        .spec(&format!("type: LoadBalancer, externalIPs: ['{}', '{}']", external[0], external[1]))
+        .ingress(&ingress);
+    hosts.net.write("web.yaml", &service.text());
+    let _agent = hosts.agent("tc", &[]);
+    for v6 in [false, true] {
+        let node = parse(NODE)[usize::from(v6)];
+        for number in [0, 1] {
+            let to = public(number, v6);
+            for from in [Place::Outside, Place::Client] {
+                let heard = hear(&hosts, from, to);
+                assert_eq!(servers(&heard), names(&backends), "{from:?} to {to}");
+                assert!(heard.iter().all(|heard| heard.client.ip() == node), "{heard:?}");
+            }
+            let udp = hosts.udp(Place::Outside, to).ask(b"hello").unwrap();
+            assert_eq!(udp.client.ip(), node);
+            // Other ports of such an address are not ours: the node has no route to it, and says so.
+            let other = SocketAddr::new(to.ip(), 81);
+            assert!(hosts.connect(Place::Outside, other).is_err());
+        }
+        let before = hosts.count("not-ours");
+        assert!(hosts.connect(Place::Outside, public(2, v6)).is_err());
+        assert!(hosts.count("not-ours") > before, "ipMode Proxy is not served here");
+    }
+}
+
+#[test]
+fn v7_source_ranges_guard_load_balancer_addresses_only() {
+    let hosts = Hosts::new();
+    let [_, ours, _] = PUBLIC;
+    let service = Manifest::new("web", 1, &[Place::Local(0)])
+        .spec("type: LoadBalancer, loadBalancerSourceRanges: ['198.51.100.0/24', ' 2001:db8:51::/64 ']")
+        .ingress(&ours.map(|address| format!("{{ip: '{address}'}}")));
+    hosts.net.write("web.yaml", &service.text());
+    let _agent = hosts.agent("tc", &[]);
+    for v6 in [false, true] {
+        let to = public(1, v6);
+        let stranger = SocketAddr::new(parse(OUTSIDE_TOO)[usize::from(v6)], 0);
+        assert_eq!(hosts.dial(Place::Outside, to).unwrap().server, Place::Local(0).name());
+        let before = hosts.count("drop-source-range");
+        hosts.assert_silent_from(Place::Outside, stranger, to);
+        // Pods are no exception.
+        hosts.assert_silent(Place::Client, to);
+        assert!(hosts.count("drop-source-range") >= before + 2);
+        // The node port of the same Service is not guarded.
+        let node_port = SocketAddr::new(parse(NODE)[usize::from(v6)], 30_001);
+        hosts.connect_from(Place::Outside, stranger, node_port).unwrap().finish().unwrap();
+    }
+}
