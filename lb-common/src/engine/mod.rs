@@ -18,6 +18,7 @@ pub mod state;
 pub mod steps;
 pub mod tables;
 
+use self::open::Origin;
 use self::packet::Packet;
 use self::parse::{Fragment, Ip, Met, V4, V6, Wire};
 use self::rewrite::rewrite;
@@ -148,7 +149,7 @@ pub fn first_packet<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) ->
             work.frontend = frontend;
             open::open::<W, T>(tables, work)
         }
-        None => not_a_frontend(tables, key.dst, Reason::NotOurs),
+        None => not_a_frontend(tables, work, Reason::NotOurs),
     }
 }
 
@@ -177,7 +178,7 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
     if work.egress != 0 {
         return Reason::OtherProtocol;
     }
-    match not_a_frontend(tables, work.met.key.dst, Reason::OtherProtocol) {
+    match not_a_frontend(tables, work, Reason::OtherProtocol) {
         Reason::RejectedPort => {
             let silent = tables.settings().is_some_and(|s| s.flags & settings_flag::NO_VIP_PING != 0);
             // There is no port that could be unreachable: what is no ping is left to the host.
@@ -187,15 +188,19 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
     }
 }
 
-/// What happens to a packet that is for no frontend: an owned ClusterIP rejects (V5), an unowned address of the
-/// service range swallows (V6), anything else is not ours.
+/// What happens to a packet that is for no frontend: an owned ClusterIP rejects (V5), or drops what comes from outside
+/// (F9); an unowned address of the service range swallows (V6); anything else is not ours.
 #[inline(always)]
-fn not_a_frontend<A: Address, T: Tables>(tables: &T, dst: A, otherwise: Reason) -> Reason {
-    let owner = tables.frontend(&open::frontend_key(dst, 0, 0));
-    if owner.is_some_and(|entry| entry.flags & frontend_flag::OWNER != 0) {
-        return Reason::RejectedPort;
+fn not_a_frontend<A: Address, T: Tables>(tables: &T, work: &Work<A>, otherwise: Reason) -> Reason {
+    let key = &work.met.key;
+    if let Some(owner) = tables.frontend(&open::frontend_key(key.dst, 0, 0))
+        && owner.flags & frontend_flag::OWNER != 0
+    {
+        let closed = owner.flags & frontend_flag::DROP_EXTERNAL != 0
+            && open::origin(tables, key.src, work.external != 0) == Origin::Outside;
+        return if closed { Reason::DropExternal } else { Reason::RejectedPort };
     }
-    if tables.class(dst) & address_class::SERVICE_CIDR != 0 {
+    if tables.class(key.dst) & address_class::SERVICE_CIDR != 0 {
         return Reason::DropUnowned;
     }
     otherwise

@@ -87,7 +87,7 @@ impl World {
         })
     }
 
-    /// V5, V6, V8.
+    /// F9, V5, V6, V8.
     fn to_no_frontend(&self, probe: &Probe) -> Reason {
         let owned = self.served().any(|(number, service)| {
             service.families[usize::from(probe.net == Net::V6)] && probe.net.vip(vip(number)) == probe.to
@@ -98,6 +98,11 @@ impl World {
             // fd00:96::/32
             IpAddr::V6(to) => to.segments()[..2] == [0xfd00, 0x96],
         };
+        // F9, as for frontends.
+        let closed = self.around.pods_known && !self.around.external_cluster_ip;
+        if owned && closed && self.client(probe) == Client::Outside {
+            return Reason::DropExternal;
+        }
         match (owned, in_range, probe.message) {
             (true, _, Message::Echo) if self.around.vip_ping => Reason::Ping,
             (true, _, Message::Echo) => Reason::OtherProtocol,

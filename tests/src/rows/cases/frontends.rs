@@ -3,6 +3,7 @@
 use lb_common::reason::Reason;
 use lb_userspace::model::desired::Protocol;
 
+use super::verdicts::ping;
 use crate::rows::packet::{Packet, Upper};
 use crate::rows::row::{Rows, Say};
 use crate::rows::service::Svc;
@@ -102,6 +103,20 @@ pub(super) fn rows(rows: &mut Rows) {
         s.serve(&[s.svc(&[1])]);
         let outside = s.conn_to((s.net.outside(1), 1000), s.frontend(), 1);
         s.leave(Reason::DropExternal, &outside.request(Say::Open));
+    });
+    rows.all("F9 a ClusterIP's other ports dialled from outside are dropped", |s| {
+        s.serve(&[s.svc(&[1])]);
+        let other = (s.frontend().0, 4444);
+        let outside = s.conn_to((s.net.outside(1), 1000), other, 1);
+        s.leave(Reason::DropExternal, &outside.request(Say::Open));
+        s.answer(Reason::RejectedPort, &s.conn_to(s.client(1000), other, 1).request(Say::Open));
+    });
+    rows.tcp("F9 ping to a ClusterIP from outside is dropped", |s| {
+        s.serve(&[s.svc(&[1])]);
+        let echo = |from| ping(s.net, from, s.frontend());
+        let (outside, inside) = (echo((s.net.outside(1), 0)), echo(s.client(0)));
+        s.leave(Reason::DropExternal, &outside);
+        s.answer(Reason::Ping, &inside);
     });
     rows.all("F9 a ClusterIP serves this node", |s| {
         s.serve(&[s.svc(&[1])]);

@@ -202,4 +202,11 @@ fn affinity(rows: &mut Rows) {
         s.serve(&[s.svc(&[1, 2]).affinity(60).local(&[2]).internal_local()]);
         s.open(&s.conn(1001, 2));
     });
+    rows.tcp("S4 a remembered last resort of Local policy is a miss under Cluster policy", |s| {
+        let public = (s.net.public(1), 80);
+        let svc = s.svc(&[1, 2]).affinity(60).local(&[1]).terminating(&[1]).internal_local();
+        s.serve(&[svc.external_ip(public.0)]);
+        s.open(&s.conn(1000, 1));
+        s.open(&s.conn_to(s.client(1001), public, 2).as_seen((s.net.node(), 61_000)));
+    });
 }
