@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use super::forward;
 use super::labs::{Lab, Options};
 use super::server;
 use super::status::Status;
@@ -30,6 +31,8 @@ pub enum Command {
     Exec(Exec),
     /// Kill a pod; another one with another address takes its place
     Kill(Kill),
+    /// Carry connections from the loopback of this machine to a Service
+    PortForward(forward::Args),
     /// Show the pods and the agent
     Status(StatusArgs),
     /// Remove everything, also what a crash left
@@ -151,6 +154,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
             println!("killed {old}; {new} at {address} takes its place");
             Ok(())
         }
+        Command::PortForward(args) => forward::run(args),
         Command::Status(args) => {
             let status = Status::of(&Lab::open(&args.name.name)?);
             match args.output {

@@ -13,6 +13,7 @@ mod agent;
 mod commands;
 mod error;
 mod find;
+mod forward;
 mod http;
 mod inside;
 mod labs;

@@ -93,7 +93,8 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<()> {
     output::print(args.common.output, &status::collect(&store, &args.common.pin_dir)?)
 }
 
-fn open(pin_dir: &Path) -> anyhow::Result<KernelStore> {
+/// Opens what is pinned there.
+pub(crate) fn open(pin_dir: &Path) -> anyhow::Result<KernelStore> {
     let maps = pin_dir.join("maps");
     if let Err(error) = std::fs::metadata(&maps) {
         let hint = if error.kind() == std::io::ErrorKind::PermissionDenied {
