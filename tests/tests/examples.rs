@@ -23,9 +23,12 @@ examples! {
     affinity "affinity"
     clusterip "clusterip"
     dual_stack "dual-stack"
+    externalname "externalname"
+    headless "headless"
     loadbalancer "loadbalancer"
     multi_port "multi-port"
     nodeport "nodeport"
+    statefulset "statefulset"
 }
 
 #[test]

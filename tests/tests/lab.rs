@@ -251,14 +251,15 @@ fn refusals_say_what_is_wrong() {
         (vec!["-f", &folder, "--pod-cidr", "10.96.3.0/24"], "overlaps the service range 10.96.0.0/16"),
         (vec!["-f", "/no/such/folder"], "/no/such/folder"),
         (vec!["-f", &empty], "no Kubernetes object"),
-        (vec!["-f", &missing], "Pod a, container c: its command no-such is not on this machine"),
         (vec!["-f", &folder, "--node-address", "10.244.0.9"], "node address 10.244.0.9"),
     ] {
         let complaint = lab.fails("up", &[&["--no-agent"], arguments.as_slice()].concat());
         assert!(complaint.contains(part), "{arguments:?}: {complaint}");
         assert_nothing_left(&lab, &[]);
     }
-    lab.ok("up", &["--no-agent", "--ignore-commands", "-f", &missing]);
+    let output = lab.lb("up", &["--no-agent", "-f", &missing]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("Pod a: container c: its command no-such is not on this machine"), "{said}");
     assert_eq!(lab.pods("a")[0].pids.len(), 1);
 }
 
@@ -322,6 +323,7 @@ fn up_with_agent(lab: &TestLab, folder: &TempDir, script: &str) -> Result<Lab, E
         node_addresses: vec!["172.31.255.1".parse().unwrap()],
         outside_addresses: vec!["198.51.100.7".parse().unwrap()],
         load_balancer_pool: vec![parse("203.0.113.0/24")],
+        dns_addresses: vec![],
         hook: Some("xdp".to_owned()),
         agent: true,
         ignore_commands: false,
@@ -347,6 +349,7 @@ fn the_agent_runs_on_the_node_until_down() {
         ),
         "--iface veth* --node-name lab-node --pod-cidr 10.244.0.0/24 --service-cidr 10.96.0.0/16".to_owned(),
         "--iface uplink --external-iface uplink --load-balancer-pool 203.0.113.0/24".to_owned(),
+        "--dns-listen 172.31.255.1 --cluster-domain cluster.local".to_owned(),
         format!("--pin-dir /sys/fs/bpf/lb-lab-{} --state-file {directory}/", lab.name()),
         "--hook xdp".to_owned(),
     ] {

@@ -25,6 +25,11 @@ pub struct Args {
     #[arg(long, required = true, value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
 
+    /// Take Pods, Nodes and the endpoints of Services with selectors from this one of --manifests alone: those in the others
+    /// are of another cluster
+    #[arg(long, value_name = "DIR")]
+    pub pods_from: Option<PathBuf>,
+
     /// Interface to attach to, by name or pattern (`veth*`); those that appear later are taken too. May be given several times
     #[arg(long, required = true, value_name = "NAME")]
     pub iface: Vec<String>,

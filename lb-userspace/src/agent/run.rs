@@ -79,7 +79,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(complaint) = complaint {
         warn!("{complaint}");
     }
-    let mut source = Source::new(&args.manifests);
+    let mut source = Source::new(&args.manifests).with_pods_from(args.pods_from.clone());
     if let Err(problem) = source.remember_in(args.state_file.with_extension("kept.json")) {
         warn!("{problem}");
     }

@@ -30,6 +30,11 @@ pub struct Args {
     #[arg(long, required = true, value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
 
+    /// Take Pods, Nodes and the endpoints of Services with selectors from this one of --manifests alone: those in the others
+    /// are of another cluster
+    #[arg(long, value_name = "DIR")]
+    pub pods_from: Option<PathBuf>,
+
     /// The packet comes in by an interface that packets from outside the cluster come in by
     #[arg(long)]
     pub external: bool,

@@ -33,7 +33,7 @@ use crate::source::{Severity, Source};
 /// # Errors
 /// When the question cannot be understood, or the kernel does not agree (`--live`).
 pub fn execute(args: &Args) -> anyhow::Result<()> {
-    let snapshot = Source::new(&args.manifests).load();
+    let snapshot = Source::new(&args.manifests).with_pods_from(args.pods_from.clone()).load();
     for problem in &snapshot.problems {
         match problem.severity {
             Severity::Error => error!("{problem}"),

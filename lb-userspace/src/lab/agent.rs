@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use super::dns::DOMAIN;
 use super::error::Result;
 use super::labs::UPLINK;
 use super::netns::Namespace;
@@ -23,6 +24,8 @@ pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Resul
         command.arg("--manifests").arg(manifests);
     }
     command.arg("--manifests").arg(places.manifests());
+    // The user's manifests may be what another cluster said of itself.
+    command.arg("--pods-from").arg(places.manifests());
     command.args(["--iface", "veth*", "--node-name", &state.node]);
     for cidr in &state.pod_cidrs {
         command.args(["--pod-cidr", &cidr.to_string()]);
@@ -33,6 +36,12 @@ pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Resul
     command.args(["--iface", UPLINK, "--external-iface", UPLINK]);
     for pool in &state.load_balancer_pool {
         command.args(["--load-balancer-pool", &pool.to_string()]);
+    }
+    if !state.dns_addresses.is_empty() {
+        for address in &state.node_addresses {
+            command.args(["--dns-listen", &address.to_string()]);
+        }
+        command.args(["--cluster-domain", DOMAIN]);
     }
     command.arg("--pin-dir").arg(places.pins());
     command.arg("--state-file").arg(places.agent_state());

@@ -74,6 +74,9 @@ pub struct Up {
     /// Ranges that Services of type LoadBalancer get addresses from, one for each family
     #[arg(long, value_delimiter = ',', default_values = ["203.0.113.0/24", "2001:db8:113::/112"])]
     pub load_balancer_pool: Vec<IpNet>,
+    /// Addresses of DNS, out of the service ranges [default: the tenth of each]
+    #[arg(long, value_delimiter = ',')]
+    pub dns_address: Vec<IpAddr>,
     /// How the agent attaches: auto, xdp, xdp-generic or tc
     #[arg(long)]
     pub hook: Option<String>,
@@ -185,6 +188,7 @@ fn up(args: &Up) -> anyhow::Result<()> {
         node_addresses: args.node_address.clone(),
         outside_addresses: args.outside_address.clone(),
         load_balancer_pool: args.load_balancer_pool.clone(),
+        dns_addresses: args.dns_address.clone(),
         hook: args.hook.clone(),
         agent: !args.no_agent,
         ignore_commands: args.ignore_commands,

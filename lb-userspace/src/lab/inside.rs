@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::error::{Context, Error, Result};
+use super::dns;
+use super::error::{Context, Result};
 use super::labs::{Lab, NODE, OUTSIDE, is_client};
 use super::netns::Namespace;
 use super::pods::Template;
@@ -25,6 +26,9 @@ impl Lab {
         let directory = self.places().pod_directory(&pod.netns);
         fs::create_dir_all(&directory).context("create", directory.display())?;
         write_hosts(&directory, pod)?;
+        if !self.state().dns_addresses.is_empty() {
+            dns::write_resolv_conf(&directory, &self.state().dns_addresses, &pod.template.namespace)?;
+        }
         let mut processes = Vec::new();
         if is_client(&pod.template) && pod.template.containers.is_empty() {
             return Ok(processes);
@@ -92,9 +96,10 @@ impl Lab {
     }
 }
 
-/// A program that is not there would only show in a log.
-pub(super) fn check_commands(template: &Template) -> Result<()> {
-    for container in &template.containers {
+/// Puts the lab's server in place of programs that this machine does not have. Returns notes for people.
+pub(super) fn replace_missing_commands(template: &mut Template) -> Vec<String> {
+    let mut notes = Vec::new();
+    for container in &mut template.containers {
         let Some(program) = container.command.first() else { continue };
         let found = if program.contains('/') {
             Path::new(program).exists()
@@ -103,16 +108,15 @@ pub(super) fn check_commands(template: &Template) -> Result<()> {
                 .any(|folder| folder.join(program).is_file())
         };
         if !found {
-            return Err(Error::invalid(
-                format!("{} {}, container {}", template.kind, template.name, container.name),
-                format!(
-                    "its command {program} is not on this machine, and the lab runs no images; \
-                     `--ignore-commands` runs the lab's server instead"
-                ),
+            notes.push(format!(
+                "{} {}: container {}: its command {program} is not on this machine, and the lab runs no images: the lab's \
+                 server runs instead",
+                template.kind, template.name, container.name
             ));
+            container.command.clear();
         }
     }
-    Ok(())
+    notes
 }
 
 fn write_hosts(directory: &Path, pod: &Pod) -> Result<()> {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::error::{Context, Error, Result};
-use super::inside::check_commands;
+use super::inside::replace_missing_commands;
 use super::netns::Namespace;
 use super::pods::{Template, node_object};
 use super::process;
 use super::remove::{kill_inside, remove_all};
 use super::state::{Places, Pod, State};
 use super::topology::Node;
-use super::{agent, manifest, ranges};
+use super::{agent, dns, manifest, ranges};
 
 /// Name of the pod that nothing runs in, to send requests from.
 pub const CLIENT: &str = "client";
@@ -47,6 +47,8 @@ pub struct Options {
     pub outside_addresses: Vec<IpAddr>,
     /// Ranges that Services of type LoadBalancer have their addresses from.
     pub load_balancer_pool: Vec<IpNet>,
+    /// Addresses of DNS; none = the usual ones.
+    pub dns_addresses: Vec<IpAddr>,
     /// How the agent attaches; `None` leaves it to the agent.
     pub hook: Option<String>,
     /// Whether to start the agent.
@@ -83,8 +85,8 @@ impl Lab {
                 container.args.clear();
             }
         }
-        for (template, _) in &wanted.workloads {
-            check_commands(template)?;
+        for (template, _) in &mut wanted.workloads {
+            wanted.notes.extend(replace_missing_commands(template));
             check_name(template)?;
         }
         if !wanted.workloads.iter().any(|(template, _)| is_client(template)) {
@@ -99,6 +101,11 @@ impl Lab {
         state.outside_addresses = addresses(&options.outside_addresses);
         state.load_balancer_pool =
             options.load_balancer_pool.iter().copied().filter(|range| in_use(range.addr())).collect();
+        if options.agent {
+            let ranges: Vec<IpNet> =
+                options.service_cidrs.iter().copied().filter(|range| in_use(range.addr())).collect();
+            state.dns_addresses = dns::addresses(&options.dns_addresses, &ranges, &wanted.objects)?;
+        }
         state.hook.clone_from(&options.hook);
         if !Namespace::names(&places.netns_prefix())?.is_empty() {
             return Err(places.exists());
@@ -143,6 +150,9 @@ impl Lab {
         node.add_pod(&self.places.outside_netns(), UPLINK, &self.state.outside_addresses)?;
         let object = node_object(&self.state.node, &self.state.node_addresses, &self.state.pod_cidrs);
         self.places.write(&self.places.manifests().join("node.json"), &object)?;
+        if !self.state.dns_addresses.is_empty() {
+            self.places.write(&self.places.manifests().join("dns.json"), &dns::object(&self.state))?;
+        }
         for (template, replicas) in workloads {
             for ordinal in 0..*replicas {
                 self.add_pod(&node, template, ordinal)?;

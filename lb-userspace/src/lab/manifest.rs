@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::{Error, Result};
 use super::pods::{Container, Port, Template};
-use crate::source::kube::{self, IntOrString, Metadata, PodSpec};
+use crate::source::kube::{self, IntOrString, Kind, Metadata, Name, PodSpec};
 use crate::source::{Objects, Severity, Source};
 
 /// Largest number of replicas of one workload: each takes a namespace and a process.
@@ -16,6 +17,8 @@ const MAX_REPLICAS: i64 = 1000;
 pub(super) struct Wanted {
     /// Workloads and how many pods of each.
     pub workloads: Vec<(Template, u32)>,
+    /// All objects.
+    pub objects: Arc<Objects>,
     /// What is done in another way than a cluster would, for people.
     pub notes: Vec<String>,
 }
@@ -46,38 +49,53 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Wanted> {
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         return Err(Error::invalid(paths.join(", "), "no Kubernetes object that matters here is in it"));
     }
-    let mut wanted = Wanted { notes, ..Wanted::default() };
+    let mut wanted = Wanted { notes, objects: snapshot.objects.clone(), ..Wanted::default() };
     wanted.add(&snapshot.objects)?;
     Ok(wanted)
 }
 
 impl Wanted {
     fn add(&mut self, objects: &Objects) -> Result<()> {
+        let mut left_out = Vec::new();
         for ((kind, _), workload) in &objects.workloads {
+            if owner_is_there(&workload.metadata, objects) {
+                continue;
+            }
             let mut pod = workload.spec.template.spec.clone();
             pod.subdomain = pod.subdomain.or_else(|| workload.spec.service_name.clone());
             let labels = &workload.spec.template.metadata.labels;
             let replicas = workload.spec.replicas.unwrap_or(1);
-            self.add_workload(kind.name(), &workload.metadata, labels, &pod, replicas, objects)?;
+            let origin = Origin { kind: kind.name(), metadata: &workload.metadata, labels };
+            self.add_workload(origin, &pod, replicas, objects, &mut left_out)?;
         }
         for pod in objects.pods.values() {
-            self.add_workload("Pod", &pod.metadata, &pod.metadata.labels, &pod.spec, 1, objects)?;
+            let ended = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+                || pod.metadata.deletion_timestamp.is_some();
+            if ended || owner_is_there(&pod.metadata, objects) {
+                continue;
+            }
+            let origin = Origin { kind: "Pod", metadata: &pod.metadata, labels: &pod.metadata.labels };
+            self.add_workload(origin, &pod.spec, 1, objects, &mut left_out)?;
+        }
+        if !left_out.is_empty() {
+            let list = left_out.join(", ");
+            self.notes.push(format!("left out, as the lab has no pods on the node's own network: {list}"));
         }
         Ok(())
     }
 
     fn add_workload(
         &mut self,
-        kind: &str,
-        metadata: &Metadata,
-        labels: &BTreeMap<String, String>,
+        origin: Origin<'_>,
         pod: &PodSpec,
         replicas: i64,
         objects: &Objects,
+        left_out: &mut Vec<String>,
     ) -> Result<()> {
+        let Origin { kind, metadata, labels } = origin;
         let place = format!("{kind} {}", metadata.full_name());
         if pod.host_network {
-            self.notes.push(format!("{place}: the lab has no pods on the node's own network, left out"));
+            left_out.push(place);
             return Ok(());
         }
         let replicas = u32::try_from(replicas)
@@ -98,8 +116,12 @@ impl Wanted {
         };
         template.check().map_err(|reason| Error::invalid(&place, reason))?;
         template.undeclared_ports = undeclared_ports(&template, objects);
-        for container in &template.containers {
-            if container.command.is_empty() && !container.args.is_empty() {
+        // What a cluster runs in its images has no business on this machine.
+        let from_cluster = metadata.uid.is_some();
+        for container in &mut template.containers {
+            if from_cluster {
+                container.command.clear();
+            } else if container.command.is_empty() && !container.args.is_empty() {
                 self.notes.push(format!(
                     "{place}: container {} has args but no command, and the lab knows no image's entry point: \
                      the lab's server runs instead",
@@ -110,6 +132,34 @@ impl Wanted {
         self.workloads.push((template, replicas));
         Ok(())
     }
+}
+
+/// Where a pod or its template comes from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    kind: &'static str,
+    metadata: &'a Metadata,
+    labels: &'a BTreeMap<String, String>,
+}
+
+/// Whether the manifests have what makes this object: the lab makes pods as that one asks for them.
+fn owner_is_there(metadata: &Metadata, objects: &Objects) -> bool {
+    let has = |kind: Kind, name: &str| {
+        objects.workloads.contains_key(&(kind, Name::new(metadata.namespace(), name)))
+    };
+    metadata.owner_references.iter().filter(|owner| owner.controller).any(|owner| match owner.kind.as_str() {
+        "Deployment" => has(Kind::Deployment, &owner.name),
+        "StatefulSet" => has(Kind::StatefulSet, &owner.name),
+        // `kubectl get pods,deploy` has no ReplicaSets: theirs are named after the Deployment, with a hash.
+        "ReplicaSet" => {
+            has(Kind::ReplicaSet, &owner.name)
+                || owner
+                    .name
+                    .rsplit_once('-')
+                    .is_some_and(|(deployment, _)| has(Kind::Deployment, deployment))
+        }
+        _ => false,
+    })
 }
 
 /// Ports that Services send to by number, though no container names them: naming them is optional in Kubernetes.

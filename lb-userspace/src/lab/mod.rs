@@ -11,6 +11,7 @@
 
 mod agent;
 mod commands;
+mod dns;
 mod error;
 mod find;
 mod forward;

@@ -46,6 +46,9 @@ pub struct State {
     /// Ranges of load balancer addresses.
     #[serde(default)]
     pub load_balancer_pool: Vec<IpNet>,
+    /// Addresses of the Service that is DNS; none = no DNS.
+    #[serde(default)]
+    pub dns_addresses: Vec<IpAddr>,
     /// How the agent attaches.
     pub hook: Option<String>,
     /// The agent.
@@ -89,6 +92,7 @@ impl State {
             node_addresses: Vec::new(),
             outside_addresses: Vec::new(),
             load_balancer_pool: Vec::new(),
+            dns_addresses: Vec::new(),
             hook: None,
             agent: None,
             sequence: 0,

@@ -26,6 +26,8 @@ pub struct Status {
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of load balancer addresses.
     pub load_balancer_pool: Vec<IpNet>,
+    /// Addresses of DNS.
+    pub dns_addresses: Vec<IpAddr>,
     /// The host outside of the cluster.
     pub outside: OutsideStatus,
     /// The node.
@@ -134,6 +136,7 @@ impl Status {
             pod_cidrs: state.pod_cidrs.clone(),
             service_cidrs: state.service_cidrs.clone(),
             load_balancer_pool: state.load_balancer_pool.clone(),
+            dns_addresses: state.dns_addresses.clone(),
             outside: OutsideStatus {
                 netns: places.outside_netns(),
                 interface: UPLINK,
@@ -193,17 +196,20 @@ impl Status {
             ("none", _) | (_, None) => "none".to_owned(),
             (state, Some(pid)) => format!("{state}, pid {pid}, log {}", self.agent.log.display()),
         };
-        let services = match self.load_balancer_pool.as_slice() {
-            [] => format!("ClusterIPs {}", join(&self.service_cidrs)),
-            pool => format!("ClusterIPs {}  load balancers {}", join(&self.service_cidrs), join(pool)),
-        };
+        let parts = [
+            ("ClusterIPs", join(&self.service_cidrs)),
+            ("load balancers", join(&self.load_balancer_pool)),
+            ("DNS", join(&self.dns_addresses)),
+        ];
+        let parts = parts.into_iter().filter(|(_, text)| !text.is_empty());
+        let services: String = parts.map(|(what, text)| format!("\n   |     {what} {text}")).collect();
         let (outside, node) = (join(&self.outside.addresses), join(&self.node.addresses));
         let interface = self.outside.interface;
         let pods = join(&self.pod_cidrs);
         format!(
             "lab {}\n\n\
              outside  {outside}\n   |     {interface}\n\
-             node     {node}\n   |     agent: {agent}\n   |     {services}\n   |     veth…\n\
+             node     {node}\n   |     agent: {agent}{services}\n   |     veth…\n\
              pods     {pods}\n",
             self.name
         )

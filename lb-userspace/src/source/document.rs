@@ -115,6 +115,8 @@ pub(super) fn options() -> serde_saphyr::Options {
         },
         with_snippet: false,
         strict_booleans: true,
+        // Bytes are none of the fields that matter here: they may stay text.
+        ignore_binary_tag_for_string: true,
     }
 }
 

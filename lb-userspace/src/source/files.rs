@@ -9,12 +9,13 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::document::{self, Document, Finding};
-use super::kube::ObjectKey;
+use super::kube::{Kind, Name, ObjectKey};
 use super::memory::{KeptObjects, Memory};
 use super::objects::{Objects, SharedObject};
 use super::problem::{Problem, Severity};
 use super::stamp::Stamp;
 use super::watch::Watch;
+use crate::model::endpoints::service_of;
 
 /// File names that are read in a folder.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -37,6 +38,8 @@ pub struct Source {
     in_force: BTreeMap<ObjectKey, SharedObject>,
     snapshot: Snapshot,
     watch: Watch,
+    /// The one of the paths that alone says which pods there are.
+    pods_from: Option<PathBuf>,
     memory: Option<Memory>,
     /// Last good states of an earlier run, until the first load.
     recalled: KeptObjects,
@@ -55,10 +58,18 @@ impl Source {
             files: BTreeMap::new(),
             in_force: BTreeMap::new(),
             snapshot: Snapshot::default(),
+            pods_from: None,
             memory: None,
             recalled: KeptObjects::new(),
             general_problems: Vec::new(),
         }
+    }
+
+    /// Takes Pods, Nodes, and EndpointSlices and Endpoints of Services with a selector from this one of the paths alone. Those
+    /// in the others are taken for somebody else's: what another cluster has, whose manifests these are.
+    #[must_use]
+    pub fn with_pods_from(self, path: Option<PathBuf>) -> Self {
+        Self { pods_from: path, ..self }
     }
 
     /// Keeps last good states in this file, so that a restart does not take down what is broken. To be called before the
@@ -148,8 +159,12 @@ impl Source {
         // Later paths of the command line win, and in a folder later names.
         let mut files: Vec<_> = self.files.iter().collect();
         files.sort_by_key(|(file, _)| self.paths.iter().rposition(|path| file.starts_with(path)));
+        let foreign = |path: &Path| self.pods_from.as_ref().is_some_and(|own| !path.starts_with(own));
         for (path, file) in files {
             for (key, object, line) in &file.objects {
+                if matches!(key.kind, Kind::Pod | Kind::Node) && foreign(path) {
+                    continue;
+                }
                 in_force.insert(key.clone(), object.clone());
                 if let Some(earlier) = origin.insert(key, path) {
                     problems.push(Problem {
@@ -162,6 +177,11 @@ impl Source {
                 }
             }
         }
+        let selecting: BTreeSet<Name> = in_force.values().filter_map(selecting_service).collect();
+        in_force.retain(|key, object| {
+            let made = served_by(object).is_some_and(|service| selecting.contains(&service));
+            !(made && origin.get(key).is_some_and(|path| foreign(path)))
+        });
         let mut kept = KeptObjects::new();
         for (path, file) in &self.files {
             for key in &file.broken {
@@ -195,6 +215,25 @@ impl Source {
         }
         self.in_force = in_force;
         self.snapshot = Snapshot { objects: Arc::new(objects), problems };
+    }
+}
+
+/// The name of a Service with a selector: a controller makes its endpoints.
+fn selecting_service(object: &SharedObject) -> Option<Name> {
+    match object {
+        SharedObject::Service(service) if !service.spec.selector.is_empty() => {
+            Some(service.metadata.full_name())
+        }
+        _ => None,
+    }
+}
+
+/// The Service that an object holds endpoints of.
+fn served_by(object: &SharedObject) -> Option<Name> {
+    match object {
+        SharedObject::EndpointSlice(slice) => service_of(slice),
+        SharedObject::Endpoints(endpoints) => Some(endpoints.metadata.full_name()),
+        _ => None,
     }
 }
 
@@ -411,6 +450,39 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_and_made_endpoints_are_taken_from_one_path_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let pod = |name: &str| {
+            format!("kind: Pod\nmetadata: {{name: {name}}}\n---\nkind: Node\nmetadata: {{name: {name}}}\n")
+        };
+        let slice = |service: &str| {
+            format!(
+                "---\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {{name: {service}-1, labels: {{kubernetes.io/service-name: \
+                 {service}}}}}\n---\nkind: Endpoints\nmetadata: {{name: {service}}}\n"
+            )
+        };
+        let services = "---\nkind: Service\nmetadata: {name: made}\nspec: {selector: {a: b}, ports: [{port: 80}]}\n---\n\
+                        kind: Service\nmetadata: {name: written}\nspec: {ports: [{port: 80}]}\n";
+        let theirs = [pod("theirs"), slice("made"), slice("written"), services.to_owned()].concat();
+        for (name, text) in [("theirs", theirs), ("ours", [pod("ours"), slice("made")].concat())] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("all.yaml"), text).unwrap();
+        }
+        let paths = [folder.path().join("theirs"), folder.path().join("ours")];
+        let names = |snapshot: &Snapshot| -> [usize; 4] {
+            let objects = &snapshot.objects;
+            [objects.pods.len(), objects.nodes.len(), objects.slices.len(), objects.endpoints.len()]
+        };
+        assert_eq!(names(&Source::new(&paths).load()), [2, 2, 2, 2]);
+        let snapshot = Source::new(&paths).with_pods_from(Some(paths[1].clone())).load();
+        assert_eq!(names(&snapshot), [1, 1, 2, 2]);
+        assert!(snapshot.objects.pods.contains_key(&Name::new("default", "ours")));
+        let snapshot = Source::new(&paths[..1]).with_pods_from(Some(paths[1].clone())).load();
+        assert_eq!(names(&snapshot), [0, 0, 1, 1]);
+        assert!(snapshot.objects.slices.contains_key(&Name::new("default", "written-1")));
+    }
 
     #[test]
     fn later_paths_win_whatever_their_names() {

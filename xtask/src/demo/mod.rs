@@ -57,7 +57,7 @@ fn tell(lab: &Lab) -> anyhow::Result<()> {
     let address = wait("the Service has three backends", || {
         Ok(lab.service(SERVICE)?.filter(|service| service.backends == 3).map(|service| service.url()))
     })?;
-    lab.shown(&["get", "services", "--pin-dir", &lab.pins()?])?;
+    lab.shown(&["get", "services", "--service", "default/", "--pin-dir", &lab.pins()?])?;
 
     say("No interface has that address. Ask it, with an ordinary curl, from the client:");
     for _ in 0..4 {

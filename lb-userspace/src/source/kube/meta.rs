@@ -39,8 +39,24 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Identity that the API server gave it; absent from what people write.
+    pub uid: Option<String>,
+    /// What it belongs to.
+    pub owner_references: Vec<OwnerReference>,
     /// Set while the object is being deleted.
     pub deletion_timestamp: Option<String>,
+}
+
+/// One of `metadata.ownerReferences`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    /// Kind of the owner.
+    pub kind: String,
+    /// Its name, in the same namespace.
+    pub name: String,
+    /// Whether it is the one that makes and replaces the object.
+    pub controller: bool,
 }
 
 impl Metadata {

@@ -19,7 +19,7 @@ pub use endpoints::{
     Conditions, Endpoint, EndpointAddress, EndpointHints, EndpointPort, EndpointSlice, EndpointSubset,
     Endpoints, ForName, ObjectReference,
 };
-pub use meta::{Metadata, Name};
+pub use meta::{Metadata, Name, OwnerReference};
 pub use pod::{Condition, Container, ContainerPort, EnvVar, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{
     ClientIpConfig, IntOrString, LoadBalancerIngress, LoadBalancerStatus, Service, ServicePort, ServiceSpec,
