@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::lab::{TestLab, lb_program};
 
 /// How long a command that only looks may take until it sees what it is to see: the agent follows changes in its own time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long one command may run.
 const LIMIT: &str = "120";
 

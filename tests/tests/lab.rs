@@ -347,10 +347,13 @@ fn the_agent_runs_on_the_node_until_down() {
             "run --manifests {} --manifests {directory}/manifests",
             clusterip().canonicalize().unwrap().display()
         ),
-        "--iface veth* --node-name lab-node --pod-cidr 10.244.0.0/24 --service-cidr 10.96.0.0/16".to_owned(),
-        "--iface uplink --external-iface uplink --load-balancer-pool 203.0.113.0/24".to_owned(),
+        format!(
+            "--pods-from {directory}/manifests --node-name lab-node --pod-cidr 10.244.0.0/24 --service-cidr 10.96.0.0/16 \
+             --load-balancer-pool 203.0.113.0/24 --state-file {directory}/"
+        ),
+        "--iface veth* --iface uplink --external-iface uplink".to_owned(),
         "--dns-listen 172.31.255.1 --cluster-domain cluster.local".to_owned(),
-        format!("--pin-dir /sys/fs/bpf/lb-lab-{} --state-file {directory}/", lab.name()),
+        format!("--pin-dir /sys/fs/bpf/lb-lab-{} ", lab.name()),
         "--hook xdp".to_owned(),
     ] {
         assert!(log.contains(&part), "{part} is not in {log}");

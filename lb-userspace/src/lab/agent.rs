@@ -13,6 +13,27 @@ use super::state::{Places, State};
 /// How long the first full sync may take: loading the programs is most of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Options that say what the lab is like, as `lb run` and `lb explain` both have them.
+pub(super) fn describe(command: &mut Command, places: &Places, state: &State) {
+    for manifests in &state.manifests {
+        command.arg("--manifests").arg(manifests);
+    }
+    command.arg("--manifests").arg(places.manifests());
+    // The user's manifests may be what another cluster said of itself.
+    command.arg("--pods-from").arg(places.manifests());
+    command.args(["--node-name", &state.node]);
+    for cidr in &state.pod_cidrs {
+        command.args(["--pod-cidr", &cidr.to_string()]);
+    }
+    for cidr in &state.service_cidrs {
+        command.args(["--service-cidr", &cidr.to_string()]);
+    }
+    for pool in &state.load_balancer_pool {
+        command.args(["--load-balancer-pool", &pool.to_string()]);
+    }
+    command.arg("--state-file").arg(places.agent_state());
+}
+
 /// The agent's command line.
 ///
 /// # Errors
@@ -20,23 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Result<Command> {
     let mut command = node.command(&state.program)?;
     command.arg("run");
-    for manifests in &state.manifests {
-        command.arg("--manifests").arg(manifests);
-    }
-    command.arg("--manifests").arg(places.manifests());
-    // The user's manifests may be what another cluster said of itself.
-    command.arg("--pods-from").arg(places.manifests());
-    command.args(["--iface", "veth*", "--node-name", &state.node]);
-    for cidr in &state.pod_cidrs {
-        command.args(["--pod-cidr", &cidr.to_string()]);
-    }
-    for cidr in &state.service_cidrs {
-        command.args(["--service-cidr", &cidr.to_string()]);
-    }
-    command.args(["--iface", UPLINK, "--external-iface", UPLINK]);
-    for pool in &state.load_balancer_pool {
-        command.args(["--load-balancer-pool", &pool.to_string()]);
-    }
+    describe(&mut command, places, state);
+    command.args(["--iface", "veth*", "--iface", UPLINK, "--external-iface", UPLINK]);
     if !state.dns_addresses.is_empty() {
         for address in &state.node_addresses {
             command.args(["--dns-listen", &address.to_string()]);
@@ -44,7 +50,6 @@ pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Resul
         command.args(["--cluster-domain", DOMAIN]);
     }
     command.arg("--pin-dir").arg(places.pins());
-    command.arg("--state-file").arg(places.agent_state());
     command.arg("--ready-file").arg(places.agent_ready());
     if let Some(hook) = &state.hook {
         command.args(["--hook", hook]);

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use super::explain;
 use super::forward;
 use super::labs::{Lab, Options};
 use super::server;
@@ -31,6 +32,8 @@ pub enum Command {
     Exec(Exec),
     /// Kill a pod; another one with another address takes its place
     Kill(Kill),
+    /// Say what happens to a packet of the lab, and why; `--live` asks the kernel as well
+    Explain(explain::Args),
     /// Carry connections from the loopback of this machine to a Service
     PortForward(forward::Args),
     /// Show the pods and the agent
@@ -156,6 +159,10 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
             let address = lab.pod(&new)?.addresses.first().map(ToString::to_string).unwrap_or_default();
             println!("killed {old}; {new} at {address} takes its place");
             Ok(())
+        }
+        Command::Explain(args) => {
+            let mut command = explain::command(&Lab::open(&args.name.name)?, &args.arguments)?;
+            Err(command.exec()).context("cannot start lb explain")
         }
         Command::PortForward(args) => forward::run(args),
         Command::Status(args) => {

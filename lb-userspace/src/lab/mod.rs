@@ -13,6 +13,7 @@ mod agent;
 mod commands;
 mod dns;
 mod error;
+mod explain;
 mod find;
 mod forward;
 mod http;
