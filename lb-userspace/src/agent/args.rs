@@ -15,7 +15,7 @@ use crate::dns;
 use crate::maps::DEFAULT_PIN_DIR;
 use crate::model::allocate::{DEFAULT_NODE_PORTS, Ranges};
 use crate::model::config::{Interface, ModelConfig, NodePortAddresses};
-use crate::model::desired::Algorithm;
+use crate::model::desired::{Algorithm, Protocol};
 
 /// Run the agent.
 #[derive(Clone, Debug, ClapArgs)]
@@ -290,7 +290,11 @@ impl Args {
                 NodePortAddress::Primary => None,
             })
             .collect();
+        let mut protected_ports = ModelConfig::default().protected_ports;
+        // Who watches the agent must not be taken for its death.
+        protected_ports.extend(self.healthz.map(|address| (Protocol::Tcp, address.port())));
         ModelConfig {
+            protected_ports,
             node_name: self.node_name.clone(),
             interfaces,
             primary,

@@ -241,12 +241,21 @@ impl Hosts {
     /// # Panics
     /// When the kernel has none.
     pub fn udp(&self, from: Place, to: SocketAddr) -> Datagrams {
-        self.inside(from, || {
-            let socket =
-                bound(SocketAddr::new(from.address(to.is_ipv6()), 0), SockType::Datagram).expect("a socket");
+        self.udp_sockets(from, to, 1).remove(0)
+    }
+
+    /// So many UDP sockets.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn udp_sockets(&self, from: Place, to: SocketAddr, count: usize) -> Vec<Datagrams> {
+        let source = SocketAddr::new(from.address(to.is_ipv6()), 0);
+        let make = || {
+            let socket = bound(source, SockType::Datagram).expect("a socket");
             connect_socket(&socket, to).expect("connects");
             Datagrams(UdpSocket::from(socket))
-        })
+        };
+        self.inside(from, || (0..count).map(|_| make()).collect())
     }
 
     /// That a TCP connection finds nobody: neither an answer nor a refusal.

@@ -80,6 +80,15 @@ impl Talk {
         if back == bytes { Ok(()) } else { Err(io::Error::other("other bytes came back")) }
     }
 
+    /// Resets it.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn abort(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(self.stream.get_ref(), sockopt::Linger, &at_once).expect("a socket option");
+    }
+
     /// Closes it, and waits until the server has closed it as well.
     ///
     /// # Errors
@@ -147,11 +156,14 @@ pub(super) fn repeat_datagrams(socket: &UdpSocket, place: Place) {
     }
 }
 
-/// A socket with an address of its own, which it may take although a connection that has ended had it.
+/// A socket with an address of its own, which it may take although a connection that has ended had it. (UDP sockets with
+/// that option would share a port.)
 pub(super) fn bound(source: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if kind == SockType::Stream {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
     Ok(socket)
 }

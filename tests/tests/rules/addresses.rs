@@ -1,8 +1,9 @@
-//! External and load balancer addresses (F5), and who may dial them (V7).
+//! External and load balancer addresses (F5), who may dial them (V7), and Services without any frontend (F3, F4).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use lb_tests::hosts::{Hosts, Manifest, NODE, OUTSIDE_TOO, Place, parse};
+use lb_tests::hosts::{Hosts, Manifest, NODE, OUTSIDE_TOO, Place, parse, vip};
 
 use crate::{hear, names, servers};
 
@@ -71,5 +72,54 @@ fn v7_source_ranges_guard_load_balancer_addresses_only() {
         // The node port of the same Service is not guarded.
         let node_port = SocketAddr::new(parse(NODE)[usize::from(v6)], 30_001);
         hosts.connect_from(Place::Outside, stranger, node_port).unwrap().finish().unwrap();
+    }
+}
+
+/// Services of which another program takes care, headless ones and names for other names have no frontends here, though
+/// they have backends.
+#[test]
+fn f3_f4_services_that_are_not_served_here() {
+    let hosts = Hosts::new();
+    let backends = [Place::Local(0), Place::Remote];
+    let text = |name, number| Manifest::new(name, number, &backends).text();
+    let theirs = text("theirs", 1).replacen(
+        "metadata: {name: theirs",
+        "metadata: {name: theirs, labels: {service.kubernetes.io/service-proxy-name: other}",
+        1,
+    );
+    let headless =
+        text("headless", 2).replacen("clusterIPs: ['10.96.0.2', 'fd00:96::2']", "clusterIP: None", 1);
+    let outside =
+        "kind: Service\nmetadata: {name: outside}\nspec: {type: ExternalName, externalName: example.org}\n";
+    let served = Manifest::new("served", 3, &backends);
+    // Slices of a Service that is ours, but of another's making.
+    let foreign = text("foreign", 4).replace("labels: {", "labels: {service.kubernetes.io/headless: '', ");
+    for (file, text) in [
+        ("theirs.yaml", theirs.as_str()),
+        ("headless.yaml", &headless),
+        ("outside.yaml", outside),
+        ("served.yaml", &served.text()),
+        ("foreign.yaml", &foreign),
+    ] {
+        hosts.net.write(file, text);
+    }
+    let _agent = hosts.agent("tc", &[]);
+    let listed: BTreeSet<_> = hosts
+        .net
+        .json(&["get", "services"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["service"].as_str().unwrap().split(':').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(listed, ["default/foreign", "default/served"].map(str::to_owned).into());
+    for v6 in [false, true] {
+        assert_eq!(servers(&hear(&hosts, Place::Client, served.vip(v6))), names(&backends));
+        let before = hosts.count("drop-unowned");
+        for number in [1, 2] {
+            hosts.assert_silent(Place::Client, SocketAddr::new(vip(number, v6), 80));
+        }
+        assert!(hosts.count("drop-unowned") >= before + 2);
+        hosts.assert_refused(Place::Client, SocketAddr::new(vip(4, v6), 80));
     }
 }

@@ -3,9 +3,11 @@
 
 mod accounts;
 mod addresses;
+mod flows;
 mod masquerade;
 mod node_ports;
 mod policies;
+mod refusals;
 mod sizes;
 
 use std::collections::BTreeSet;

@@ -151,3 +151,50 @@ fn s4_session_affinity_until_its_timeout() {
         });
     }
 }
+
+/// Slices are merged and an address counts once; conditions that nobody has set mean ready.
+#[test]
+fn b1_b4_slices_are_merged() {
+    let hosts = Hosts::new();
+    let service = Manifest::new("web", 1, &[HERE, THERE]);
+    let again = Manifest::new("web", 1, &[HERE]).text().replace("{name: web-", "{name: again-");
+    let (_, slices) = again.split_once("---\n").unwrap();
+    hosts.net.write("web.yaml", &format!("{}---\n{slices}", service.text()));
+    let _agent = hosts.agent("tc", &[]);
+    for row in hosts.net.json(&["get", "services"]).as_array().unwrap() {
+        assert_eq!(row["backends"], 2, "{row}");
+    }
+    for v6 in [false, true] {
+        assert_eq!(servers(&hear(&hosts, Place::Client, service.vip(v6))), names(&[HERE, THERE]));
+    }
+}
+
+/// Without slices, Pods that match the selector and have an address answer; the port's name is looked up in each.
+#[test]
+fn b3_b7_backends_from_pods() {
+    let hosts = Hosts::new();
+    let pod = |name: &str, app: &str, place: Place, status: &str| {
+        let (v4, v6) = (place.address(false), place.address(true));
+        format!(
+            "---\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}}}}}\nspec: {{nodeName: {}, containers: [{{name: c, \
+             ports: [{{name: web, containerPort: 8080}}]}}]}}\nstatus: {{podIP: {v4}, podIPs: [{{ip: {v4}}}, {{ip: '{v6}'}}]{status}}}\n",
+            place.node_name()
+        )
+    };
+    let not_ready = ", conditions: [{type: Ready, status: 'False'}]";
+    let service = "kind: Service\nmetadata: {name: web}\nspec: {ipFamilyPolicy: RequireDualStack, clusterIPs: [10.96.0.1, \
+                   'fd00:96::1'], selector: {app: web}, ports: [{port: 80, targetPort: web}]}\n";
+    let text = [
+        service.to_owned(),
+        pod("a", "web", HERE, ""),
+        pod("b", "web", THERE, ""),
+        pod("c", "web", ALSO_HERE, not_ready),
+        pod("d", "other", Place::Far, ""),
+    ];
+    hosts.net.write("web.yaml", &text.concat());
+    let _agent = hosts.agent("tc", &[]);
+    for v6 in [false, true] {
+        let to = Manifest::new("web", 1, &[]).vip(v6);
+        assert_eq!(servers(&hear(&hosts, Place::Client, to)), names(&[HERE, THERE]));
+    }
+}
