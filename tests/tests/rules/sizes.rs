@@ -28,6 +28,8 @@ fn a4_path_mtu(hook: &str) {
     let here = Manifest::new("here", 2, &[Place::Local(0)]);
     hosts.net.write("away.yaml", &away.text());
     hosts.net.write("here.yaml", &here.text());
+    let other = Manifest::new("other", 3, &[Place::Remote]);
+    hosts.net.write("other.yaml", &other.text());
     let _agent = hosts.agent(hook, &[]);
     for v6 in [false, true] {
         for (from, service, sender, seen) in [
@@ -41,6 +43,15 @@ fn a4_path_mtu(hook: &str) {
             assert!(hosts.count("icmp-error") > before, "{from:?}: no error was translated");
             assert!(known_mtu(&hosts, sender, seen), "{sender:?} does not know of the path to {seen}");
         }
+    }
+    // Now the node's own link to the other host: the error is the node's, and translated where it leaves.
+    hosts.net.ip(&format!("link set veth-r mtu {SMALL_MTU}"));
+    run(hosts.other(), &format!("ip link set eth0 mtu {SMALL_MTU}"));
+    for v6 in [false, true] {
+        let mut talk = hosts.connect(Place::Client, other.vip(v6)).unwrap();
+        talk.echo(&vec![6; BULK]).unwrap();
+        talk.finish().unwrap();
+        assert!(known_mtu(&hosts, Place::Client, other.vip(v6).ip()), "the client does not know of the path");
     }
 }
 
