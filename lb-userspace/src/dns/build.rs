@@ -53,7 +53,7 @@ pub fn build(
         zone.add(server.clone(), address_data(*address));
     }
     let reader = EndpointReader::new(model, objects);
-    let finder = Finder::new(objects, &reader);
+    let finder = Finder::new(model, objects, &reader);
     for service in objects.services.values() {
         let (namespace, name) = (service.metadata.namespace(), &*service.metadata.name);
         let Some(own) = below(&[name, namespace, "svc"], &config.domain) else { continue };

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use crate::model::config::{ModelConfig, families_of};
 use crate::model::desired::{Family, Protocol};
 use crate::model::endpoints::{EndpointReader, pod_address, service_of, target_port};
-use crate::model::services::port_number;
+use crate::model::services::{port_number, wanted_families};
 use crate::source::Objects;
 use crate::source::address::parse_ip;
 use crate::source::kube::{EndpointPort, EndpointSlice, Name, Pod, Service};
@@ -35,17 +36,28 @@ pub(super) struct Finder<'a> {
     objects: &'a Objects,
     reader: &'a EndpointReader<'a>,
     slices: HashMap<Name, Vec<&'a EndpointSlice>>,
+    /// Families of the service ranges.
+    available: Vec<Family>,
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(objects: &'a Objects, reader: &'a EndpointReader<'a>) -> Self {
+    pub(super) fn new(model: &ModelConfig, objects: &'a Objects, reader: &'a EndpointReader<'a>) -> Self {
         let mut slices: HashMap<Name, Vec<&EndpointSlice>> = HashMap::new();
         for slice in objects.slices.values() {
             if let Some(service) = service_of(slice) {
                 slices.entry(service).or_default().push(slice);
             }
         }
-        Self { objects, reader, slices }
+        Self { objects, reader, slices, available: families_of(&model.service_cidrs) }
+    }
+
+    /// Families that a controller would make slices of for this Service.
+    fn families(&self, service: &Service) -> Vec<Family> {
+        match wanted_families(service, &self.available).as_slice() {
+            // Nobody says which families the cluster has.
+            [] => vec![Family::V4, Family::V6],
+            families => families.to_vec(),
+        }
     }
 
     /// The endpoints of a Service that are ready, or all of them when it publishes those that are not.
@@ -56,7 +68,9 @@ impl<'a> Finder<'a> {
             return slices.iter().flat_map(|slice| from_slice(slice, all)).collect();
         }
         let Some(endpoints) = self.objects.endpoints.get(&name) else {
-            return self.reader.selected(service).flat_map(|pod| from_pod(pod, service, all)).collect();
+            let families = self.families(service);
+            let pods = self.reader.selected(service);
+            return pods.flat_map(|pod| from_pod(pod, service, all, &families)).collect();
         };
         let mut found = Vec::new();
         for subset in &endpoints.subsets {
@@ -100,8 +114,13 @@ fn named(ports: &[EndpointPort]) -> Vec<Port> {
     ports.collect()
 }
 
-/// An endpoint for each family that the pod has an address of.
-fn from_pod<'a>(pod: &'a Pod, service: &'a Service, all: bool) -> impl Iterator<Item = Endpoint> + 'a {
+/// An endpoint for each of these families that the pod has an address of.
+fn from_pod<'a>(
+    pod: &'a Pod,
+    service: &'a Service,
+    all: bool,
+    families: &[Family],
+) -> impl Iterator<Item = Endpoint> + use<'a> {
     let ended = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let conditions = &pod.status.conditions;
     let ready = conditions.iter().find(|c| c.type_ == "Ready").is_none_or(|c| c.status == "True")
@@ -116,8 +135,8 @@ fn from_pod<'a>(pod: &'a Pod, service: &'a Service, all: bool) -> impl Iterator<
     });
     let ports: Vec<_> = ports.collect();
     let wanted = !ended && (ready || all);
-    let families = [Family::V4, Family::V6].into_iter().filter(move |_| wanted);
-    families.filter_map(move |family| {
+    let families = if wanted { families.to_vec() } else { Vec::new() };
+    families.into_iter().filter_map(move |family| {
         let address = pod_address(pod, family)?;
         Some(Endpoint { address, hostname: hostname.clone(), ports: ports.clone() })
     })

@@ -82,6 +82,17 @@ impl Default for ModelConfig {
     }
 }
 
+/// Families of ranges, in the order in which they come first.
+pub fn families_of(ranges: &[IpNet]) -> Vec<Family> {
+    let mut families = Vec::new();
+    for family in ranges.iter().map(|range| Family::of(range.addr())) {
+        if !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    families
+}
+
 impl ModelConfig {
     /// All addresses of this node, in order, without duplicates.
     pub fn node_addresses(&self) -> Vec<IpAddr> {

@@ -91,6 +91,34 @@ pub fn explicit_cluster_ips(service: &Service) -> Vec<IpAddr> {
     addresses
 }
 
+/// True when it wants both families, or both as far as they are there.
+pub(super) fn is_dual_stack(service: &Service) -> bool {
+    matches!(service.spec.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack"))
+}
+
+/// Families that a Service is to have addresses, or endpoints, of: those that it names and those that its policy adds; without
+/// either the first of those there are, as the API server fills it in.
+pub fn wanted_families(service: &Service, available: &[Family]) -> Vec<Family> {
+    let spec = &service.spec;
+    let named = spec.ip_families.iter().filter_map(|text| match text.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    });
+    let mut wanted: Vec<Family> = named.collect();
+    if is_dual_stack(service) {
+        let required = spec.ip_family_policy.as_deref() == Some("RequireDualStack");
+        for family in [Family::V4, Family::V6] {
+            if !wanted.contains(&family) && (required || available.contains(&family)) {
+                wanted.push(family);
+            }
+        }
+    } else if wanted.is_empty() {
+        wanted.extend(available.first().copied());
+    }
+    wanted
+}
+
 /// Reads the algorithm annotation.
 fn algorithm(service: &Service, notes: &mut Vec<Note>) -> Option<Algorithm> {
     let text = service.metadata.annotations.get(labels::ALGORITHM)?;

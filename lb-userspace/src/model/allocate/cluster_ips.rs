@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::super::build::Note;
+use super::super::config::families_of;
 use super::super::desired::Family;
-use super::super::services::{explicit_cluster_ips, is_headless, is_ours};
+use super::super::services::{explicit_cluster_ips, is_dual_stack, is_headless, is_ours, wanted_families};
 use super::Allocator;
-use super::give::{Trouble, families_of, give, list};
+use super::give::{Trouble, give, list};
 use crate::source::Objects;
 use crate::source::kube::{Name, Service};
 
@@ -75,27 +76,17 @@ impl Allocator {
         if is_headless(service) {
             return Vec::new();
         }
-        let spec = &service.spec;
         let explicit: Vec<_> = explicit_cluster_ips(service).into_iter().map(Family::of).collect();
-        let available = families_of(&self.ranges.service_cidrs);
-        let mut wanted: Vec<Family> = spec.ip_families.iter().filter_map(|text| family_named(text)).collect();
-        let policy = spec.ip_family_policy.as_deref();
-        if matches!(policy, Some("PreferDualStack" | "RequireDualStack")) {
-            let required = policy == Some("RequireDualStack");
-            for family in [Family::V4, Family::V6] {
-                if !wanted.contains(&family) && (required || available.contains(&family)) {
-                    wanted.push(family);
-                }
-            }
-        } else if !explicit.is_empty() {
+        if !explicit.is_empty() && !is_dual_stack(service) {
             return Vec::new();
-        } else if wanted.is_empty() {
-            wanted.extend(available.first().copied());
-            if wanted.is_empty() {
-                let reason = "none is given and there is no service range to take one from: not served";
-                notes.push(Note::service(name, FIELD, reason));
-            }
         }
+        let available = families_of(&self.ranges.service_cidrs);
+        let mut wanted = wanted_families(service, &available);
+        if wanted.is_empty() && explicit.is_empty() {
+            let reason = "none is given and there is no service range to take one from: not served";
+            notes.push(Note::service(name, FIELD, reason));
+        }
+        let policy = service.spec.ip_family_policy.as_deref();
         wanted.retain(|family| {
             let missing = !explicit.contains(family);
             let served = available.contains(family);
@@ -112,12 +103,4 @@ impl Allocator {
 
 pub(super) fn family_name(family: Family) -> &'static str {
     if family == Family::V4 { "IPv4" } else { "IPv6" }
-}
-
-fn family_named(text: &str) -> Option<Family> {
-    match text {
-        "IPv4" => Some(Family::V4),
-        "IPv6" => Some(Family::V6),
-        _ => None,
-    }
 }

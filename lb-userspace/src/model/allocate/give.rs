@@ -69,17 +69,6 @@ pub(super) fn give<'a>(
     (given, troubles)
 }
 
-/// Families of ranges, in the order in which they come first.
-pub(super) fn families_of(ranges: &[IpNet]) -> Vec<Family> {
-    let mut families = Vec::new();
-    for family in ranges.iter().map(|range| Family::of(range.addr())) {
-        if !families.contains(&family) {
-            families.push(family);
-        }
-    }
-    families
-}
-
 /// Ranges of a family, or all, for people.
 pub(super) fn list(ranges: &[IpNet], family: Option<Family>) -> String {
     let wanted = ranges.iter().filter(|range| family.is_none_or(|family| Family::of(range.addr()) == family));

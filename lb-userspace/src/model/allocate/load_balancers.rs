@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::super::build::Note;
+use super::super::config::families_of;
 use super::super::desired::Family;
 use super::super::services::{explicit_cluster_ips, is_headless, is_ours};
 use super::cluster_ips::family_name;
-use super::give::{Trouble, families_of, give, list};
+use super::give::{Trouble, give, list};
 use super::{Allocations, Allocator};
 use crate::source::Objects;
 use crate::source::address::parse_ip;
