@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
 use crate::machine::Machine;
-use crate::packet;
 use crate::report::{self, Results};
+use crate::{packet, path, scale};
 
 /// Measures lb, as ratios in one run.
 #[derive(Debug, Parser)]
@@ -34,6 +35,10 @@ pub(crate) struct Cli {
 enum What {
     /// What a packet costs each program
     Packet,
+    /// What traffic costs between pods
+    Path,
+    /// What many Services cost
+    Scale,
     /// Everything
     All,
 }
@@ -55,6 +60,15 @@ impl Cli {
             eprintln!("packet: what a packet costs each program");
             let rounds = if self.quick { 3 } else { 9 };
             results.packet = Some(packet::measure(packet::Effort { rounds, seed: self.seed })?);
+        }
+        if matches!(self.what, What::Path | What::All) {
+            eprintln!("path: what traffic costs between pods");
+            let (rounds, millis) = if self.quick { (3, 100) } else { (9, 300) };
+            let sample = Duration::from_millis(millis);
+            results.path = Some(path::measure(path::Effort { rounds, sample, seed: self.seed })?);
+        }
+        if matches!(self.what, What::Scale | What::All) {
+            results.scale = Some(scale::measure(scale::Effort { quick: self.quick, seed: self.seed })?);
         }
         report::write(&results, &self.docs)?;
         match self.output {

@@ -4,12 +4,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod agent;
 mod bpf;
 mod cli;
+mod cpus;
 mod machine;
+mod manifests;
 mod packet;
+mod path;
 mod report;
 mod sample;
+mod scale;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {

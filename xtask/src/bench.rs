@@ -7,7 +7,7 @@ use crate::step;
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to measure: packet or all; `--help` after `--` has the rest
+    /// What to measure: packet, path, scale or all; `--help` after `--` has the rest
     #[arg(default_value = "all")]
     what: String,
     /// Fewer rounds: within a minute, less exact, and docs/benchmarks.md stays as it is
@@ -32,7 +32,10 @@ pub(crate) fn needs_root(sh: &Shell) -> anyhow::Result<()> {
 pub(crate) fn run(sh: &Shell, args: &Args) -> anyhow::Result<()> {
     // Standard output is for results.
     eprintln!("==> build the measurements");
-    step::run(cmd!(sh, "cargo build --release --quiet --package lb-bench"))?;
+    step::run(cmd!(
+        sh,
+        "cargo build --release --quiet --package lb-userspace --package lb-bench --bin lb --bin lb-bench"
+    ))?;
     let docs = if args.quick { step::target().join("bench") } else { step::workspace().join("docs") };
     let program = step::target().join("release/lb-bench");
     let Args { what, output, quick } = args;

@@ -27,7 +27,7 @@ enum Verb {
     Lint,
     /// Set up, build, and show a Service at work without a cluster (as root)
     Demo,
-    /// Set up, build, and measure (as root): packet, or all
+    /// Set up, build, and measure (as root): packets, paths, scale, or all
     Bench(bench::Args),
     /// What CI runs: lint, then test
     Ci,

@@ -2,6 +2,7 @@
 
 mod case;
 mod driver;
+pub(crate) mod growth;
 mod hook;
 mod world;
 
@@ -11,7 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use lb_tests::rows::net::At;
+use lb_tests::rows::service::Svc;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -20,6 +22,7 @@ use self::case::{Case, FLOWS};
 use self::driver::{Driver, noop, run};
 use self::hook::Hook;
 use self::world::{Kind, World};
+use crate::cpus;
 use crate::sample::{Random, Spread};
 
 /// Packets of a sample with a program that does nothing: what a call costs by itself, give or take, is then a small part.
@@ -28,6 +31,8 @@ const IDLE_PACKETS: u32 = 131_072;
 const PACKETS: u32 = 65_536;
 /// Packets of a sample of new flows.
 const NEW_FLOWS: u32 = 16_384;
+/// Pods behind each Service.
+const BACKENDS: u8 = 16;
 /// Packets before a sample of new flows is timed.
 const WARM: u32 = 1_024;
 /// Samples of the program that does nothing, in each round.
@@ -104,24 +109,17 @@ fn timed(body: impl FnOnce() -> io::Result<()>) -> io::Result<f64> {
     Ok((cpu_time()? - before).as_nanos() as f64)
 }
 
-/// Keeps this thread on one CPU, the last that it may use: the first has the machine's interrupts more often.
-fn stay_on_one_cpu() -> io::Result<()> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let Some(cpu) = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)) else {
-        return Ok(());
-    };
-    let mut one = CpuSet::new();
-    one.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
-}
-
 /// Measures everything.
 pub(crate) fn measure(effort: Effort) -> anyhow::Result<Report> {
-    // Not for the rest of the process: what follows wants all CPUs.
+    on_one_cpu(|| Bench::new(effort)?.measure())
+}
+
+/// Does `body` on a thread that stays on one CPU: what follows wants all of them.
+fn on_one_cpu<T: Send>(body: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            stay_on_one_cpu().context("stay on one CPU")?;
-            Bench::new(effort)?.measure()
+            cpus::set(Pid::from_raw(0), &cpus::one()?).context("stay on one CPU")?;
+            body()
         });
         thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the measuring thread panicked")))
     })
@@ -156,7 +154,9 @@ struct Ready {
 
 impl Bench {
     fn new(effort: Effort) -> anyhow::Result<Self> {
-        let world = World::new()?;
+        let pods: Vec<u8> = (1..=BACKENDS).collect();
+        let services = Kind::ALL.map(|kind| Svc::new(kind.net, kind.protocol, kind.service(), &pods));
+        let world = World::new(&Hook::ALL, &services, |spec| spec.max_entries)?;
         let mut noops = Vec::new();
         let mut harness: BTreeMap<_, [Vec<f64>; 3]> = BTreeMap::new();
         for hook in Hook::ALL {
@@ -190,12 +190,7 @@ impl Bench {
     }
 
     /// Times some cases of a kind at all hooks, in rounds.
-    fn group(
-        &mut self,
-        kind: Kind,
-        cases: &[Case],
-        backends: &[lb_tests::rows::net::At],
-    ) -> anyhow::Result<()> {
+    fn group(&mut self, kind: Kind, cases: &[Case], backends: &[At]) -> anyhow::Result<()> {
         let mut ready = Vec::new();
         for &case in cases {
             let headers = case.headers(kind, backends, &mut self.random).context("make a list of packets")?;

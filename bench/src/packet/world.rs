@@ -22,8 +22,6 @@ use lb_userspace::plan::{Limits, Options, Planner};
 use super::hook::Hook;
 use crate::bpf::{self, Ran};
 
-/// Pods behind each Service.
-const BACKENDS: u8 = 16;
 /// The Services' port.
 const PORT: u16 = 80;
 /// Source ports of each client, from here on.
@@ -108,17 +106,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Loads the programs with tables of the sizes they have unless configured otherwise, and fills in a Service of
-    /// each kind.
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        let programs = Hook::ALL.map(Hook::program);
-        let capacity = |spec: &Spec| spec.max_entries;
+    /// Loads the programs of some hooks, with `capacity` giving the sizes of their tables, and fills in the Services.
+    pub(crate) fn new(
+        hooks: &[Hook],
+        services: &[Svc],
+        capacity: impl Fn(&Spec) -> u32,
+    ) -> anyhow::Result<Self> {
+        let programs: Vec<_> = hooks.iter().map(|hook| hook.program()).collect();
         let mut loaded = Loaded::new(&programs, &dataplane::config(), capacity)
             .context("load the kernel programs (as root)")?;
-        let pods: Vec<u8> = (1..=BACKENDS).collect();
-        let service = |kind: Kind| Svc::new(kind.net, kind.protocol, kind.service(), &pods).finish();
-        let desired =
-            Desired { services: Kind::ALL.into_iter().map(service).collect(), surroundings: surroundings() };
+        let services = services.iter().map(Svc::finish).collect();
+        let desired = Desired { services, surroundings: surroundings() };
         let limits = Limits::of(&loaded.store)?;
         let clock = Arc::new(|| Duration::ZERO);
         let mut planner = Planner::adopt(&loaded.store, limits, Options::default(), clock)?;
@@ -146,18 +144,18 @@ impl World {
 
     /// Opens so many flows, up to the client's answer to the backend's answer. Gives each flow's backend.
     pub(crate) fn establish(&self, kind: Kind, flows: u32) -> anyhow::Result<Vec<At>> {
-        let program = self.program(Hook::Tc)?;
-        let mut backends = Vec::with_capacity(flows as usize);
-        for flow in 0..flows {
-            let (client, service) = (kind.client(flow), kind.service());
-            let first = pass(program, &kind.packet(client, service, flags::SYN))?;
-            let backend = look(&first).context("no packet came out")?.dst;
-            ensure!(backend.0 != service.0, "flow {flow} was not translated");
-            pass(program, &kind.packet(backend, client, flags::SYN | flags::ACK))?;
-            pass(program, &kind.packet(client, service, flags::ACK))?;
-            backends.push(backend);
-        }
-        Ok(backends)
+        (0..flows).map(|flow| self.open(Hook::Tc, kind, kind.client(flow), kind.service())).collect()
+    }
+
+    /// Opens one flow. Gives its backend.
+    pub(crate) fn open(&self, hook: Hook, kind: Kind, client: At, service: At) -> anyhow::Result<At> {
+        let program = self.program(hook)?;
+        let first = pass(program, hook, &kind.packet(client, service, flags::SYN))?;
+        let backend = look(&first).context("no packet came out")?.dst;
+        ensure!(backend.0 != service.0, "a flow was not translated");
+        pass(program, hook, &kind.packet(backend, client, flags::SYN | flags::ACK))?;
+        pass(program, hook, &kind.packet(client, service, flags::ACK))?;
+        Ok(backend)
     }
 
     /// Does `body` and fails unless exactly so many packets have been counted meanwhile, all for this reason.
@@ -184,9 +182,9 @@ impl World {
 }
 
 /// Sends one packet through a program.
-fn pass(program: BorrowedFd<'_>, packet: &Packet) -> anyhow::Result<Vec<u8>> {
+fn pass(program: BorrowedFd<'_>, hook: Hook, packet: &Packet) -> anyhow::Result<Vec<u8>> {
     let Ran { result, frame } = bpf::test_run(program, &packet.frame(), 1)?;
-    ensure!(result == Hook::Tc.pass(), "a packet was not sent on: the program returned {}", result as i32);
+    ensure!(result == hook.pass(), "a packet was not sent on: the program returned {}", result as i32);
     Ok(frame)
 }
 

@@ -1,7 +1,9 @@
 //! Results for people and for programs.
 
 mod packet;
+mod path;
 mod plot;
+mod scale;
 mod section;
 
 use std::fmt::Write as _;
@@ -14,7 +16,9 @@ use serde::Serialize;
 use self::plot::Plot;
 use crate::machine::Machine;
 use crate::packet::Report as Packet;
+use crate::path::Report as PathReport;
 use crate::sample::Spread;
+use crate::scale::Report as Scale;
 
 /// Version of the keys of [`Results`].
 const SCHEMA: u32 = 1;
@@ -30,12 +34,18 @@ pub(crate) struct Results {
     /// `packet`, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packet: Option<Packet>,
+    /// `path`, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathReport>,
+    /// `scale`, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scale: Option<Scale>,
 }
 
 impl Results {
     /// None yet.
     pub(crate) fn new(quick: bool, machine: Machine) -> Self {
-        Self { schema: SCHEMA, quick, machine, packet: None }
+        Self { schema: SCHEMA, quick, machine, packet: None, path: None, scale: None }
     }
 }
 
@@ -50,6 +60,12 @@ fn sections(results: &Results) -> Vec<Section> {
     let mut sections = Vec::new();
     if let Some(report) = &results.packet {
         sections.push(packet::section(report));
+    }
+    if let Some(report) = &results.path {
+        sections.push(path::section(report));
+    }
+    if let Some(report) = &results.scale {
+        sections.push(scale::section(report));
     }
     for section in &mut sections {
         section.text = format!("{}\n\n{}", where_it_was(results), section.text);
@@ -79,7 +95,7 @@ pub(crate) fn write(results: &Results, docs: &Path) -> anyhow::Result<()> {
     let page = docs.join("benchmarks.md");
     let mut text = match fs::read_to_string(&page) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => section::EMPTY_PAGE.to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("read {}", page.display())),
     };
     let plots = docs.join("benchmarks");
@@ -92,8 +108,7 @@ pub(crate) fn write(results: &Results, docs: &Path) -> anyhow::Result<()> {
             fs::write(&path, plot.svg()).with_context(|| format!("write {}", path.display()))?;
             let _infallible = write!(part, "\n![{}](benchmarks/{file})\n", plot.title);
         }
-        text = section::replaced(&text, section.name, &part)
-            .with_context(|| format!("{} has no place for {}", page.display(), section.name))?;
+        text = section::with_part(&text, section.name, &part);
     }
     fs::write(&page, text).with_context(|| format!("write {}", page.display()))
 }

@@ -1,0 +1,125 @@
+//! The steps from files to maps one by one, in this process.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use lb_common::tables::Spec;
+use lb_userspace::maps::KernelStore;
+use lb_userspace::model::allocate::{Allocator, Ranges};
+use lb_userspace::model::build;
+use lb_userspace::model::config::ModelConfig;
+use lb_userspace::model::desired::Desired;
+use lb_userspace::plan::{Limits, Options, Planner, steady_clock};
+use lb_userspace::source::Source;
+
+use super::Setting;
+use super::counting::{Counting, Written};
+use crate::manifests::{POD_CIDR, SERVICE_CIDR};
+use crate::sample::Spread;
+
+/// What the steps take.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Steps {
+    /// Reading and checking the files, ms.
+    pub(crate) parse_ms: f64,
+    /// From objects to the desired state, ms.
+    pub(crate) model_ms: f64,
+    /// From the desired state to a plan for empty maps, ms.
+    pub(crate) plan_ms: Spread,
+    /// Writing it, ms.
+    pub(crate) write_ms: Spread,
+    /// What was written.
+    pub(crate) load: Written,
+    /// Planning and writing one other endpoint of one Service, ms.
+    pub(crate) change_ms: Spread,
+    /// What was written for that.
+    pub(crate) change: Written,
+}
+
+/// Measures a setting whose manifests are in `manifests`. `changed` has the same with one endpoint changed.
+pub(crate) fn steps(
+    setting: Setting,
+    manifests: &Path,
+    rounds: usize,
+    changes: usize,
+) -> anyhow::Result<Steps> {
+    let start = Instant::now();
+    let snapshot = Source::new([manifests]).load();
+    let parse_ms = millis(start);
+    ensure!(snapshot.problems.is_empty(), "the manifests have problems: {:?}", snapshot.problems.first());
+    let start = Instant::now();
+    let (mut allocator, _) = Allocator::open(Ranges::default(), None);
+    let (allocations, _) = allocator.allocate(&snapshot.objects);
+    let config = ModelConfig {
+        service_cidrs: vec![SERVICE_CIDR.parse()?],
+        pod_cidrs: vec![POD_CIDR.parse()?],
+        ..ModelConfig::default()
+    };
+    let desired = build::build(&config, &snapshot.objects, allocations).desired;
+    let model_ms = millis(start);
+    let (mut plan_ms, mut write_ms) = (Vec::new(), Vec::new());
+    let mut last = None;
+    for _ in 0..rounds.max(1) {
+        drop(last.take());
+        let mut store =
+            Counting::new(KernelStore::create(|spec| setting.entries(spec)).context("make maps")?);
+        let limits = Limits::of(&store)?;
+        let mut planner = Planner::adopt(&store, limits, Options::default(), steady_clock())?;
+        let report = planner.sync(&mut store, &desired)?;
+        ensure!(report.problems.is_empty(), "it does not fit: {:?}", report.problems.first());
+        plan_ms.push(report.planning.as_secs_f64() * 1e3);
+        write_ms.push(report.writing.as_secs_f64() * 1e3);
+        let load = store.take();
+        last = Some((store, planner, load));
+    }
+    let (mut store, mut planner, load) = last.context("no round")?;
+    let mut other = desired.clone();
+    change_one(&mut other)?;
+    let (mut change_ms, mut change) = (Vec::new(), Written::default());
+    for number in 0..changes {
+        let start = Instant::now();
+        planner.sync(&mut store, if number % 2 == 0 { &other } else { &desired })?;
+        change_ms.push(millis(start));
+        let written = store.take();
+        change = if written.operations > change.operations { written } else { change };
+    }
+    Ok(Steps {
+        parse_ms,
+        model_ms,
+        plan_ms: Spread::of(plan_ms),
+        write_ms: Spread::of(write_ms),
+        load,
+        change_ms: Spread::of(change_ms),
+        change,
+    })
+}
+
+/// Moves one endpoint of a Service in the middle elsewhere.
+fn change_one(desired: &mut Desired) -> anyhow::Result<()> {
+    let middle = desired.services.len() / 2;
+    let (_, service) = desired.services.iter_mut().nth(middle).context("no Service")?;
+    service.backends.first_mut().context("no backend")?.addr = "10.95.255.254".parse()?;
+    service.backends.sort();
+    Ok(())
+}
+
+fn millis(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+impl Setting {
+    /// Entries of a map: as many as by default, and more of those that would not do.
+    pub(crate) fn entries(self, spec: &Spec) -> u32 {
+        use lb_common::tables::Table;
+        match spec.table {
+            Table::FrontendsV4 | Table::FrontendsV6 | Table::Turns => self.frontends().max(spec.max_entries),
+            _ => spec.max_entries,
+        }
+    }
+
+    /// Entries of the frontends tables: each Service has two, one for its port and one for its address.
+    pub(crate) fn frontends(self) -> u32 {
+        (2 * self.services + 1_024).next_power_of_two().max(65_536)
+    }
+}
