@@ -49,6 +49,9 @@ impl Scene {
         };
         assert_eq!(found, hook, "{programs}");
         scene.ledger = scene.accounts(Ledger::open);
+        for pod in &scene.pods {
+            assert!(scene.ledger.interfaces().any(|name| name == pod.interface), "{} has no books", pod.name);
+        }
         scene
     }
 

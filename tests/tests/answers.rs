@@ -16,6 +16,8 @@ use lb_common::family::Address;
 use lb_common::memory::MemoryPacket;
 use lb_common::reason::Reason;
 use lb_common::tables::Table;
+use lb_tests::lab::lb_program;
+use lb_tests::ledger::{Ledger, Place};
 use lb_userspace::dataplane::{self, Attacher, HookChoice, PinDir, Programs, Sizes, Target};
 use lb_userspace::lab::netns::Namespace;
 use lb_userspace::lab::topology::{Node, POD_INTERFACE};
@@ -43,8 +45,10 @@ const fn v6(net: u16, host: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0xfd77, net, 0, 0, 0, 0, 0, host))
 }
 
-/// A node and a client, with programs attached to the wire between them. Removed when dropped.
+/// A node and a client, with programs attached to the wire between them. Removed when dropped; every packet must be
+/// accounted for then.
 struct Network {
+    ledger: Ledger,
     name: String,
     node: Node,
     client: Namespace,
@@ -61,7 +65,7 @@ impl Network {
         let node = Node::create(&format!("{name}-node"), &own).unwrap();
         let client = node.add_pod(&format!("{name}-client"), WIRE, &CLIENT).unwrap();
         let pins = PinDir::new(format!("/sys/fs/bpf/{name}"));
-        Self { name, node, client, pins, store: None }
+        Self { ledger: Ledger::default(), name, node, client, pins, store: None }
     }
 
     /// Maps with one service without backends and the owner of its address, and programs at `choice`.
@@ -89,6 +93,18 @@ impl Network {
         });
         assert_eq!(attached.unwrap().hook.is_xdp(), choice != HookChoice::Tc);
         self.store = Some(store);
+        self.ledger = self.accounts(Ledger::open);
+        assert!(self.ledger.interfaces().eq([WIRE]));
+    }
+
+    /// Hands the place that packets are counted in to `what`.
+    fn accounts<T>(&self, what: impl FnOnce(&Place<'_>) -> T) -> T {
+        let node = self.node.namespace();
+        let lb = |arguments: &[&str]| {
+            let mut command = node.command(lb_program()).unwrap();
+            command.args(arguments).arg("--pin-dir").arg(self.pins.path()).output().unwrap()
+        };
+        what(&Place { node, pins: self.pins.path(), lb: &lb })
     }
 
     /// Switches checksum offload at both ends of the wire.
@@ -108,6 +124,8 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        let balance =
+            if std::thread::panicking() { Ok(()) } else { self.accounts(|place| self.ledger.close(place)) };
         let detached = dataplane::detach(&self.pins, WIRE);
         self.pins.remove();
         let removed = self.node.remove_pod(self.client.name(), WIRE);
@@ -115,6 +133,7 @@ impl Drop for Network {
         if detached.is_err() || removed.is_err() || gone.is_err() {
             eprintln!("{} is not removed whole: {detached:?} {removed:?} {gone:?}", self.name);
         }
+        assert_eq!(balance, Ok(()), "packets are not accounted for");
     }
 }
 
