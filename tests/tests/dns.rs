@@ -135,6 +135,30 @@ fn dig_asks_the_cluster_ip() {
 }
 
 #[test]
+fn status_has_the_counts() {
+    let (node, agent) = node();
+    for _ in 0..3 {
+        dig(&node, VIP, &["web.default.svc.cluster.local", "+notcp"]);
+    }
+    dig(&node, VIP, &["absent.cluster.local", "AAAA", "+tcp"]);
+    wait_for("the counts", || {
+        let dns = &node.json(&["status"])["dns"];
+        // A datagram that was sent again counts again.
+        let at_least = |count: &serde_json::Value, least| count.as_u64().is_some_and(|count| count >= least);
+        at_least(&dns["udp"], 3)
+            && at_least(&dns["tcp"], 1)
+            && at_least(&dns["codes"]["NOERROR"], 3)
+            && at_least(&dns["codes"]["NXDOMAIN"], 1)
+            && at_least(&dns["types"]["AAAA"], 1)
+            && dns["listen"] == serde_json::json!(["172.31.0.1:53", "[fd00:31::1]:53"])
+    });
+    let text = printed(&node.lb(&["status"]));
+    assert!(text.contains("on 172.31.0.1:53 [fd00:31::1]:53; answered "), "{text}");
+    agent.kill();
+    assert!(node.json(&["status"])["dns"].is_null());
+}
+
+#[test]
 fn dig_finds_the_rest_by_tcp() {
     let (node, _agent) = node();
     let many = |arguments: &[&str]| {

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod build;
 mod cache;
+pub mod counters;
 mod encode;
 pub mod forward;
 mod headless;
@@ -48,6 +49,9 @@ pub enum DnsError {
     /// It would ask itself.
     #[error("--dns-upstream {0}: that is this server itself (--dns-listen)")]
     Loop(SocketAddr),
+    /// The counters have no place.
+    #[error("cannot make a file in memory for the counters of the DNS server: {0}")]
+    Counters(io::Error),
     /// The thread cannot be started.
     #[error("cannot start the DNS server: {0}")]
     Thread(io::Error),

@@ -18,6 +18,7 @@ use tracing::{debug, error};
 use super::DnsError;
 use super::answer::{Context, Response, Step, Transport, answer};
 use super::build::{self, ZoneConfig};
+use super::counters::Counters;
 use super::forward::{Forwarder, Heard, Question};
 use super::listen::listen;
 use super::zone::Zone;
@@ -30,6 +31,8 @@ const CONNECTIONS: usize = 128;
 const IDLE: Duration = Duration::from_secs(10);
 /// Bytes of a query. Real ones have less than 600: one name, and options.
 const MAX_QUERY: usize = 4096;
+/// How old the counters may be that others see.
+const PUBLISH: Duration = Duration::from_secs(1);
 /// Pause after the kernel has refused to give something (no descriptors or memory left).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,6 +79,7 @@ impl Dns {
         let zone = Zone::new(config.domain.clone(), serial, config.ttl, Vec::new());
         let zone = Arc::new(ArcSwap::from_pointee(zone));
         let server = Arc::new(Server {
+            counters: Counters::new(settings.listen).map_err(DnsError::Counters)?,
             zone: Arc::clone(&zone),
             forwarder: (!settings.upstreams.is_empty())
                 .then(|| Forwarder::new(settings.upstreams, settings.attempt)),
@@ -94,6 +98,7 @@ impl Dns {
                         _ = begun => {}
                         _ = &mut stopped => return,
                     }
+                    tokio::spawn(Arc::clone(&server).publish());
                     for (udp, tcp) in sockets {
                         if let Err(error) = server.serve(udp, tcp) {
                             error!("DNS: {error}");
@@ -121,6 +126,7 @@ impl Dns {
 /// What all sockets share.
 #[derive(Debug)]
 struct Server {
+    counters: Counters,
     zone: Arc<ArcSwap<Zone>>,
     forwarder: Option<Forwarder>,
     turn: AtomicUsize,
@@ -156,13 +162,13 @@ impl Server {
                         let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
                         tokio::spawn(async move {
                             let response = server.ask(response, question).await;
-                            send(&socket, response, from).await;
+                            server.send(&socket, response, from).await;
                         });
                         continue;
                     }
                 },
             };
-            send(&socket, response, from).await;
+            self.send(&socket, response, from).await;
         }
     }
 
@@ -215,6 +221,7 @@ impl Server {
                     Err((response, question)) => self.ask(response, question).await,
                 },
             };
+            self.counters.answered(&response.message, Transport::Tcp);
             let Some(bytes) = response.encode() else { return Ok(()) };
             // No answer is longer than its limit, which is a u16's.
             let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
@@ -226,7 +233,11 @@ impl Server {
     fn step(&self, bytes: &[u8], transport: Transport) -> Step {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let context = Context { transport, upstreams: self.forwarder.is_some(), turn };
-        answer(&self.zone.load(), bytes, context)
+        let step = answer(&self.zone.load(), bytes, context);
+        if matches!(step, Step::Ignore) {
+            self.counters.lock().ignored += 1;
+        }
+        step
     }
 
     /// The rest of an answer from memory, or the question that is to be asked.
@@ -235,7 +246,10 @@ impl Server {
         let unchecked = response.message.metadata.checking_disabled;
         let question = Question { query, dnssec: response.dnssec, unchecked };
         match self.forwarder.as_ref().and_then(|forwarder| forwarder.remembered(&question)) {
-            Some(heard) => Ok(complete(response, heard)),
+            Some(heard) => {
+                self.counters.lock().from_cache += 1;
+                Ok(complete(response, heard))
+            }
             None => Err((response, question)),
         }
     }
@@ -243,10 +257,38 @@ impl Server {
     /// The rest of an answer from upstreams.
     async fn ask(&self, response: Response, question: Question) -> Response {
         let Some(forwarder) = &self.forwarder else { return response.refuse(ResponseCode::Refused) };
-        let Some(_place) = forwarder.place() else { return response.refuse(ResponseCode::ServFail) };
-        match forwarder.ask(&question, || {}).await {
+        let Some(_place) = forwarder.place() else {
+            self.counters.lock().turned_away += 1;
+            return response.refuse(ResponseCode::ServFail);
+        };
+        self.counters.lock().forwarded += 1;
+        match forwarder.ask(&question, || self.counters.lock().upstream_failures += 1).await {
             Some(heard) => complete(response, heard),
             None => response.refuse(ResponseCode::ServFail),
+        }
+    }
+
+    async fn send(&self, socket: &net::UdpSocket, response: Response, to: SocketAddr) {
+        self.counters.answered(&response.message, Transport::Udp);
+        // Nobody can be reached at port 0.
+        if to.port() == 0 {
+            return;
+        }
+        if let Some(bytes) = response.encode()
+            && let Err(error) = socket.send_to(&bytes, to).await
+        {
+            debug!("DNS to {to}: {error}");
+        }
+    }
+
+    /// Keeps what others see of the counters up to date.
+    async fn publish(self: Arc<Self>) {
+        let mut looks = tokio::time::interval(PUBLISH);
+        loop {
+            looks.tick().await;
+            if let Err(error) = self.counters.publish() {
+                debug!("DNS: cannot write the counters: {error}");
+            }
         }
     }
 }
@@ -265,16 +307,4 @@ fn complete(mut response: Response, mut heard: Heard) -> Response {
     message.answers.append(&mut heard.answers);
     message.authorities.append(&mut heard.authorities);
     response
-}
-
-async fn send(socket: &net::UdpSocket, response: Response, to: SocketAddr) {
-    // Nobody can be reached at port 0.
-    if to.port() == 0 {
-        return;
-    }
-    if let Some(bytes) = response.encode()
-        && let Err(error) = socket.send_to(&bytes, to).await
-    {
-        debug!("DNS to {to}: {error}");
-    }
 }

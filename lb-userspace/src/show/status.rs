@@ -1,5 +1,6 @@
 //! `lb status`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lb_common::abi::{ABI_VERSION, Meta, backend_flag};
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::output::Listing;
 use super::read;
 use crate::dataplane::PinDir;
+use crate::dns::counters::{self, Counts};
 use crate::maps::{LinkInfo, MapError, MapStore, link_info};
 use crate::plan::Tables;
 
@@ -21,6 +23,8 @@ pub(super) struct Status {
     /// Of this program.
     expected_abi_version: u32,
     agent: Agent,
+    /// What its DNS server has done; none when it has none, or does not run.
+    dns: Option<Counts>,
     /// Whether the first full synchronisation is in the maps.
     synced: bool,
     links: Vec<Link>,
@@ -80,11 +84,13 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
         runs.dedup();
         runs.iter().map(|run| u64::from(run.count)).sum()
     };
+    let holder = PinDir::new(pin_dir).holder();
     Ok(Status {
         pin_dir: pin_dir.to_owned(),
         abi_version: meta.abi_version,
         expected_abi_version: ABI_VERSION,
-        agent: match PinDir::new(pin_dir).holder() {
+        dns: holder.and_then(counters::of_agent),
+        agent: match holder {
             Some(pid) => Agent { pid, running: true },
             None => Agent { pid: meta.agent_pid, running: false },
         },
@@ -108,6 +114,24 @@ fn links(pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
         Ok(Link { interface: link.iface, hook: link.kind.name(), id, program_id, ifindex })
     });
     links.collect()
+}
+
+/// The DNS server's lines.
+fn dns_lines(dns: &Counts) -> Vec<(&'static str, String)> {
+    let list = |counts: &BTreeMap<String, u64>| {
+        counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
+    let mut lines =
+        vec![("DNS", format!("on {}; answered {} by UDP, {} by TCP", listen.join(" "), dns.udp, dns.tcp))];
+    if dns.udp + dns.tcp > 0 {
+        lines.push(("", format!("{}; {}", list(&dns.codes), list(&dns.types))));
+    }
+    if dns.forwarded + dns.from_cache > 0 {
+        let (asked, known, failures) = (dns.forwarded, dns.from_cache, dns.upstream_failures);
+        lines.push(("", format!("upstreams asked {asked} times, {known} from memory, {failures} failures")));
+    }
+    lines
 }
 
 impl Listing for Status {
@@ -136,6 +160,9 @@ impl Listing for Status {
             ),
             ("synchronised", if self.synced { "yes" } else { "no, not since the maps were made" }.to_owned()),
         ];
+        if let Some(dns) = &self.dns {
+            lines.extend(dns_lines(dns));
+        }
         if self.links.is_empty() {
             lines.push(("attached to", "nothing".to_owned()));
         }

@@ -211,6 +211,30 @@ fn where_nobody_listens_there_is_no_waiting() {
     assert_eq!(by_udp(server, &outside()).metadata.response_code, ResponseCode::ServFail);
 }
 
+/// However many ask, only so many wait at a time; the others are told at once.
+#[test]
+fn the_waiting_room_is_bounded() {
+    let (silent, _) = upstream(Manner::Silent);
+    let (_dns, server) = server(&[silent]);
+    let socket = UdpSocket::bind((own(), 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE / 2)).unwrap();
+    for number in 0..300_u16 {
+        let mut query = query(&format!("n{number}.example.com"), RecordType::A);
+        query.metadata.id = number;
+        socket.send_to(&query.to_bytes().unwrap(), server).unwrap();
+    }
+    let mut buffer = [0; 2000];
+    // 256 wait; whatever of the rest has arrived is refused.
+    for _ in 0..44 {
+        let length = socket.recv(&mut buffer).unwrap();
+        let answer = Message::from_bytes(&buffer[..length]).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    }
+    // Own names are answered meanwhile.
+    let web = by_udp(server, &query("web.default.svc.cluster.local", RecordType::A));
+    assert_eq!(addresses(&web), ["10.96.0.10"]);
+}
+
 #[test]
 fn when_all_are_broken_that_is_said() {
     let (bad, asked) = upstream(Manner::Broken);
