@@ -10,3 +10,4 @@ pub mod node;
 pub mod rows;
 pub mod scene;
 pub mod transcript;
+pub mod verifier;

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-use crate::{bench, cases, demo, lint, setup, step, test};
+use crate::{bench, cases, demo, lint, setup, step, test, verifier};
 
 /// Build, test, lint and demo of lb.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Verb {
     Demo,
     /// Set up, build, and measure (as root): packets, paths, scale, or all
     Bench(bench::Args),
+    /// Instructions, stack and size of each kernel program against what is recorded (as root)
+    Verifier(verifier::Args),
     /// What CI runs: lint, then test
     Ci,
 }
@@ -57,6 +59,11 @@ impl Cli {
                 bench::needs_root(&sh)?;
                 setup::run(&sh)?;
                 bench::run(&sh, args)
+            }
+            Verb::Verifier(args) => {
+                test::needs_root(&sh)?;
+                setup::run(&sh)?;
+                verifier::run(&sh, args)
             }
             Verb::Ci => {
                 test::needs_root(&sh)?;

@@ -15,6 +15,7 @@ mod packages;
 mod setup;
 mod step;
 mod test;
+mod verifier;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {

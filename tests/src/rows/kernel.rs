@@ -33,7 +33,7 @@ const CONFIG: Config = {
 };
 
 /// Small maps: rows need little, and emptying them is looking at all of their entries.
-fn capacity(spec: &Spec) -> u32 {
+pub fn small(spec: &Spec) -> u32 {
     match spec.table {
         Table::Settings | Table::Meta => 1,
         Table::IfaceStats => REASON_SLOTS,
@@ -41,6 +41,17 @@ fn capacity(spec: &Spec) -> u32 {
         Table::Backends | Table::BackendStats | Table::OpenFlows | Table::Turns => 512,
         _ => 4_096,
     }
+}
+
+/// A loader of the object, with `capacity` giving the number of entries of each map.
+pub fn loader<'a>(config: &'a Config, capacity: impl Fn(&Spec) -> u32) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    for spec in SPECS {
+        loader.map_max_entries(spec.name, capacity(spec));
+    }
+    let config: &[u8] = bytemuck::bytes_of(config);
+    loader.override_global("CONFIG", config, true);
+    loader
 }
 
 /// Programs of the object, loaded, with maps of their own.
@@ -62,13 +73,7 @@ impl Loaded {
         config: &Config,
         capacity: impl Fn(&Spec) -> u32,
     ) -> Result<Self, Error> {
-        let mut loader = EbpfLoader::new();
-        for spec in SPECS {
-            loader.map_max_entries(spec.name, capacity(spec));
-        }
-        let config: &[u8] = bytemuck::bytes_of(config);
-        loader.override_global("CONFIG", config, true);
-        let mut ebpf = loader.load(OBJECT)?;
+        let mut ebpf = loader(config, capacity).load(OBJECT)?;
         let mut store = KernelStore::empty();
         for spec in SPECS {
             let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;
@@ -118,7 +123,7 @@ impl Kernel {
     /// The kernel refuses: not root, too old, or the verifier objects.
     pub fn load(hook: Hook) -> Result<Self, Error> {
         let programs = [hook.program().ok_or(Error::NoProgram("none"))?, EGRESS];
-        Ok(Self { hook, loaded: Loaded::new(&programs, &CONFIG, capacity)?, external: false })
+        Ok(Self { hook, loaded: Loaded::new(&programs, &CONFIG, small)?, external: false })
     }
 
     fn mark_external(&mut self, external: bool) -> Result<(), Error> {
