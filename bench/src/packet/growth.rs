@@ -126,3 +126,31 @@ pub(crate) fn measure(services: u32, rounds: usize, seed: u64) -> anyhow::Result
         Ok(Growth { alone_ns, among_ns, apart_ns, among_ratio, apart_ratio })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs root.
+    #[test]
+    fn packets_are_put_back_and_met_as_said() {
+        // Fails by itself if a packet is met otherwise than on an established flow.
+        let growth = measure(3, 1, 1).expect("the programs are loaded (as root) and driven");
+        assert!(growth.apart_ns.median.is_finite());
+    }
+
+    /// Needs root.
+    #[test]
+    fn a_packet_met_otherwise_is_noticed() {
+        let mut random = Random::new(1);
+        let noop = noop(HOOK).expect("a program that does nothing");
+        let world = world(1).expect("a world (as root)");
+        let driven = Driven::new(&world, noop.as_fd(), 0, &mut random, |_| 0).expect("flows");
+        let other = world.counting(Reason::NewFlow, 10, || Ok(driven.ours.run(10)?));
+        let error = other.expect_err("they are not new").to_string();
+        assert!(error.contains("another case was timed"), "{error}");
+        // A packet that does nothing is counted as nothing.
+        let idle = world.counting(Reason::ToBackend, 10, || Ok(driven.idle.run(10)?));
+        assert!(idle.is_err());
+    }
+}

@@ -5,6 +5,7 @@ mod path;
 mod plot;
 mod scale;
 mod section;
+mod targets;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::{Bar, Plot};
-use super::{Section, spread};
+use super::{Section, spread, targets};
 use crate::packet::{Report, Timed};
 
 pub(super) fn section(report: &Report) -> Section {
@@ -27,6 +27,7 @@ pub(super) fn section(report: &Report) -> Section {
     for harness in &report.harness {
         table(&mut text, report, harness.hook);
     }
+    text += &targets::packet(report);
     Section { name: "packet", text, plots: vec![plot(report)] }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::{Bar, Plot};
-use super::{Section, spread};
+use super::{Section, spread, targets};
 use crate::path::{Outcome, Report};
 use crate::sample::Spread;
 
@@ -54,6 +54,7 @@ pub(super) fn section(report: &Report) -> Section {
             |outcome| outcome.ratio.p50,
         ),
     ];
+    text += &targets::path(report);
     Section { name: "path", text, plots }
 }
 

@@ -94,7 +94,7 @@ impl Plot {
                 x + 15.0,
                 escaped(name)
             );
-            x += 30.0 + 7.0 * name.chars().count() as f64;
+            x += 26.0 + 6.2 * name.chars().count() as f64;
         }
         format!(
             r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">

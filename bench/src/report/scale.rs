@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::{Bar, Plot};
-use super::{Section, spread};
+use super::{Section, spread, targets};
 use crate::sample::Spread;
 use crate::scale::{Measured, Report};
 
@@ -61,6 +61,7 @@ pub(super) fn section(report: &Report) -> Section {
         unit: "",
         bars: bars.collect(),
     };
+    text += &targets::scale(report);
     Section { name: "scale", text, plots: vec![plot] }
 }
 

@@ -1,7 +1,7 @@
 //! The steps from files to maps one by one, in this process.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lb_common::tables::Spec;
@@ -10,8 +10,9 @@ use lb_userspace::model::allocate::{Allocator, Ranges};
 use lb_userspace::model::build;
 use lb_userspace::model::config::ModelConfig;
 use lb_userspace::model::desired::Desired;
-use lb_userspace::plan::{Limits, Options, Planner, steady_clock};
+use lb_userspace::plan::{Limits, Options, Planner, apply, steady_clock};
 use lb_userspace::source::Source;
+use nix::time::{ClockId, clock_gettime};
 
 use super::Setting;
 use super::counting::{Counting, Written};
@@ -44,11 +45,11 @@ pub(crate) fn steps(
     rounds: usize,
     changes: usize,
 ) -> anyhow::Result<Steps> {
-    let start = Instant::now();
+    let start = cpu()?;
     let snapshot = Source::new([manifests]).load();
-    let parse_ms = millis(start);
+    let parse_ms = millis(start)?;
     ensure!(snapshot.problems.is_empty(), "the manifests have problems: {:?}", snapshot.problems.first());
-    let start = Instant::now();
+    let start = cpu()?;
     let (mut allocator, _) = Allocator::open(Ranges::default(), None);
     let (allocations, _) = allocator.allocate(&snapshot.objects);
     let config = ModelConfig {
@@ -57,7 +58,7 @@ pub(crate) fn steps(
         ..ModelConfig::default()
     };
     let desired = build::build(&config, &snapshot.objects, allocations).desired;
-    let model_ms = millis(start);
+    let model_ms = millis(start)?;
     let (mut plan_ms, mut write_ms) = (Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..rounds.max(1) {
@@ -66,10 +67,9 @@ pub(crate) fn steps(
             Counting::new(KernelStore::create(|spec| setting.entries(spec)).context("make maps")?);
         let limits = Limits::of(&store)?;
         let mut planner = Planner::adopt(&store, limits, Options::default(), steady_clock())?;
-        let report = planner.sync(&mut store, &desired)?;
-        ensure!(report.problems.is_empty(), "it does not fit: {:?}", report.problems.first());
-        plan_ms.push(report.planning.as_secs_f64() * 1e3);
-        write_ms.push(report.writing.as_secs_f64() * 1e3);
+        let [plan, write] = sync(&mut planner, &mut store, &desired)?;
+        plan_ms.push(plan);
+        write_ms.push(write);
         let load = store.take();
         last = Some((store, planner, load));
     }
@@ -78,9 +78,8 @@ pub(crate) fn steps(
     change_one(&mut other)?;
     let (mut change_ms, mut change) = (Vec::new(), Written::default());
     for number in 0..changes {
-        let start = Instant::now();
-        planner.sync(&mut store, if number % 2 == 0 { &other } else { &desired })?;
-        change_ms.push(millis(start));
+        let to = if number % 2 == 0 { &other } else { &desired };
+        change_ms.push(sync(&mut planner, &mut store, to)?.into_iter().sum());
         let written = store.take();
         change = if written.operations > change.operations { written } else { change };
     }
@@ -104,8 +103,25 @@ fn change_one(desired: &mut Desired) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn millis(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
+/// Brings the maps to this state. Gives the time for planning and for writing, ms.
+fn sync(planner: &mut Planner, store: &mut Counting, desired: &Desired) -> anyhow::Result<[f64; 2]> {
+    let start = cpu()?;
+    let plan = planner.plan(desired)?;
+    let plan_ms = millis(start)?;
+    ensure!(plan.problems.is_empty(), "it does not fit: {:?}", plan.problems.first());
+    let start = cpu()?;
+    apply(store, &plan)?;
+    planner.commit();
+    Ok([plan_ms, millis(start)?])
+}
+
+/// CPU time of this thread, which does all of this alone: the same as the time that passes on an idle machine.
+fn cpu() -> anyhow::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("read the thread's CPU time")?.into())
+}
+
+fn millis(since: Duration) -> anyhow::Result<f64> {
+    Ok(cpu()?.saturating_sub(since).as_secs_f64() * 1e3)
 }
 
 impl Setting {

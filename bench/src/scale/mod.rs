@@ -66,7 +66,7 @@ pub(crate) struct Measured {
 pub(crate) fn measure(effort: Effort) -> anyhow::Result<Report> {
     stage::sweep().context("remove what an earlier run has left")?;
     let (wanted, rounds, changes): (&[Setting], _, _) =
-        if effort.quick { (&FEW, 3, 10) } else { (&ALL, 5, 30) };
+        if effort.quick { (&FEW, 2, 5) } else { (&ALL, 5, 30) };
     let mut settings = Vec::new();
     for (number, &setting) in wanted.iter().enumerate() {
         let Setting { services, backends } = setting;
