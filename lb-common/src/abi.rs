@@ -6,12 +6,12 @@
 
 use core::mem::{offset_of, size_of};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
 use crate::family::{Address, V4Addr, V6Addr};
 
 /// Version of everything in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// IP protocol numbers (IANA) that the engine knows.
 pub mod protocol {
@@ -208,6 +208,8 @@ pub mod flow_flag {
     pub const REPLY: u8 = 1 << 0;
     /// The client's address or port was changed too (A2, C6).
     pub const SNAT: u8 = 1 << 1;
+    /// The entry of the other direction has been evicted: this one's next packet restores it (C1).
+    pub const ALONE: u8 = 1 << 2;
 }
 
 /// … are rewritten like that (C1).
@@ -241,6 +243,40 @@ pub struct FlowEntry<A> {
     /// Zero.
     pub _pad: u16,
 }
+
+/// Entries in a set of the flow table: four probes at most, on neighbouring cache lines.
+pub const WAYS: usize = 4;
+
+/// A place for one entry of the flow table: one cache line of 64 bytes for IPv4, two for IPv6.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct FlowWay<A> {
+    /// Whose place it is; all zero = nobody's.
+    pub key: FlowKey<A>,
+    /// In the first way: 1 while somebody changes the set.
+    pub lock: u32,
+    /// Odd while somebody writes this way.
+    pub version: u32,
+    /// The entry.
+    pub entry: FlowEntry<A>,
+}
+
+/// The entries whose keys share a hash: an element of the flow table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FlowSet<A> {
+    /// The places, in no order.
+    pub ways: [FlowWay<A>; WAYS],
+}
+
+// SAFETY: plain integers, for which zero is a value.
+unsafe impl<A: Address> Zeroable for FlowWay<A> {}
+// SAFETY: as above.
+unsafe impl<A: Address> Zeroable for FlowSet<A> {}
+// SAFETY: plain integers, for which any bytes are a value. (Padding is only read over.)
+unsafe impl<A: Address> AnyBitPattern for FlowWay<A> {}
+// SAFETY: as above.
+unsafe impl<A: Address> AnyBitPattern for FlowSet<A> {}
 
 /// A remembered choice (S4): who …
 #[repr(C)]
@@ -395,6 +431,8 @@ pub struct Meta {
     pub ticks_per_second: u32,
     /// Process id of the agent that wrote last.
     pub agent_pid: u32,
+    /// Secret of the flow table's hash, drawn when the maps were made: see [`Config::flow_seed`].
+    pub flow_seed: u32,
 }
 
 /// A service port's name, for readers of the maps. Texts are UTF-8, zero-padded.
@@ -415,6 +453,26 @@ pub struct ServiceName {
     pub _pad: [u8; 6],
 }
 
+/// An address range for a quick look: what is inside has `addr` where `mask` has ones. All zero: everything is inside.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RangeV4 {
+    /// The address, in network byte order; zero where `mask` is.
+    pub addr: u32,
+    /// Ones in front, in network byte order.
+    pub mask: u32,
+}
+
+/// The same for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RangeV6 {
+    /// The address, in network byte order; zero where `mask` is.
+    pub addr: [u32; 4],
+    /// Ones in front, in network byte order.
+    pub mask: [u32; 4],
+}
+
 /// Settings that may change while the programs run, the only entry of the `settings` table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -429,6 +487,10 @@ pub struct Settings {
     pub snat_port_count: u16,
     /// Bits of [`settings_flag`].
     pub flags: u32,
+    /// Ranges that hold all service ranges; the classes say exactly.
+    pub service_v4: [RangeV4; 2],
+    /// The same for IPv6.
+    pub service_v6: [RangeV6; 2],
 }
 
 /// Bits of [`Settings::flags`].
@@ -457,6 +519,14 @@ pub struct Config {
     pub lifetime_fragment: u32,
     /// Bits of [`config_flag`].
     pub flags: u32,
+    /// A power of two of ticks, about half a second to a second: how often a flow's two entries are brought together.
+    pub refresh_ticks: u32,
+    /// Sets of the IPv4 flow table less one; their number is a power of two.
+    pub flow_mask_v4: u32,
+    /// The same for IPv6.
+    pub flow_mask_v6: u32,
+    /// Secret of the flow table's hash; the same as long as the table lives.
+    pub flow_seed: u32,
 }
 
 /// Bits of [`Config::flags`].
@@ -480,6 +550,10 @@ impl Config {
             // RFC 791 and RFC 8200 reassembly timers: 30 s (Linux) to 60 s.
             lifetime_fragment: 30 * ticks_per_second,
             flags: 0,
+            refresh_ticks: if ticks_per_second < 2 { 1 } else { 1 << ticks_per_second.ilog2() },
+            flow_mask_v4: 0,
+            flow_mask_v6: 0,
+            flow_seed: 0,
         }
     }
 }
@@ -509,6 +583,8 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40 && size_of::<FragmentEntry>() == 8);
     assert!(size_of::<ClassKey>() == 20 && size_of::<SourceRangeKey>() == 24);
     assert!(size_of::<Counter>() == 16 && size_of::<BackendStats>() == 48);
-    assert!(size_of::<IfaceEntry>() == 20 && size_of::<Meta>() == 16);
-    assert!(size_of::<ServiceName>() == 152 && size_of::<Settings>() == 28 && size_of::<Config>() == 32);
+    assert!(size_of::<IfaceEntry>() == 20 && size_of::<Meta>() == 20);
+    assert!(size_of::<FlowSet<V4Addr>>() == 256 && size_of::<FlowSet<V6Addr>>() == 512);
+    assert!(offset_of!(FlowWay<V4Addr>, key) % 8 == 0 && offset_of!(FlowWay<V6Addr>, key) % 8 == 0);
+    assert!(size_of::<ServiceName>() == 152 && size_of::<Settings>() == 108 && size_of::<Config>() == 48);
 };

@@ -13,5 +13,7 @@ pub mod engine;
 pub mod family;
 #[cfg(feature = "std")]
 pub mod memory;
+#[cfg(feature = "std")]
+pub mod memory_flows;
 pub mod reason;
 pub mod tables;

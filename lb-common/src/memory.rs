@@ -2,20 +2,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ptr::NonNull;
 
-use bytemuck::{AnyBitPattern, NoUninit, Pod};
+use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Config, FlowEntry, FlowKey,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Config, FlowEntry, FlowKey, FlowSet,
     FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings, SourceRangeKey,
 };
 use crate::engine::answer::Resize;
+use crate::engine::flow;
+use crate::engine::flow_table::FlowSets;
 use crate::engine::packet::Packet;
 use crate::engine::parse::Wire;
 use crate::engine::steps::{Steps, Work};
-use crate::engine::tables::{Added, FlowCell, Tables};
-use crate::family::Address;
-use crate::tables::{Kind, SPECS, Table};
+use crate::engine::tables::{Added, Tables};
+use crate::family::{Address, V4Addr, V6Addr};
+use crate::memory_flows::MemoryFlows;
+use crate::tables::{SPECS, Table};
+
+/// Sets of the flow tables: enough for what is run on the host.
+const FLOW_SETS: u32 = 1024;
 
 /// Contents of one table: bytes to bytes.
 type Contents = HashMap<Vec<u8>, Vec<u8>>;
@@ -24,6 +31,8 @@ type Contents = HashMap<Vec<u8>, Vec<u8>>;
 #[derive(Debug)]
 pub struct Memory {
     contents: Vec<RefCell<Contents>>,
+    flows_v4: MemoryFlows<V4Addr>,
+    flows_v6: MemoryFlows<V6Addr>,
     config: Config,
     now: Cell<u32>,
     random: Cell<u64>,
@@ -34,16 +43,21 @@ impl Memory {
     pub fn new() -> Self {
         Self {
             contents: SPECS.iter().map(|_| RefCell::default()).collect(),
+            flows_v4: MemoryFlows::new(FLOW_SETS, 0),
+            flows_v6: MemoryFlows::new(FLOW_SETS, 0),
             config: Config::with_ticks_per_second(100),
             now: Cell::new(0),
             random: Cell::new(0x853c_49e6_748f_ea9b),
         }
     }
 
-    /// The same with other constants.
+    /// The same with other constants, and flow tables as large as they say, empty.
     #[must_use]
     pub fn with_config(mut self, config: Config) -> Self {
         self.config = config;
+        let sets = |mask: u32| if mask == 0 { FLOW_SETS } else { mask + 1 };
+        self.flows_v4 = MemoryFlows::new(sets(config.flow_mask_v4), config.flow_seed);
+        self.flows_v6 = MemoryFlows::new(sets(config.flow_mask_v6), config.flow_seed);
         self
     }
 
@@ -59,27 +73,58 @@ impl Memory {
 
     /// Writes an entry.
     pub fn update(&self, table: Table, key: &[u8], value: &[u8]) {
+        let written = match table {
+            Table::FlowsV4 => self.flows_v4.set_bytes(bytemuck::pod_read_unaligned(key), value),
+            Table::FlowsV6 => self.flows_v6.set_bytes(bytemuck::pod_read_unaligned(key), value),
+            _ => false,
+        };
+        if written {
+            return;
+        }
         self.contents[table as usize].borrow_mut().insert(key.to_vec(), value.to_vec());
     }
 
     /// Removes an entry; whether it was there.
     pub fn delete(&self, table: Table, key: &[u8]) -> bool {
+        if matches!(table, Table::FlowsV4 | Table::FlowsV6) {
+            self.update(table, key, &vec![0; table.spec().value_size as usize]);
+            return true;
+        }
         self.contents[table as usize].borrow_mut().remove(key).is_some()
     }
 
     /// Reads an entry. Entries of arrays that were never written are zero.
     pub fn lookup(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         let spec = table.spec();
+        match table {
+            Table::FlowsV4 => return self.flows_v4.bytes(bytemuck::pod_read_unaligned(key)),
+            Table::FlowsV6 => return self.flows_v6.bytes(bytemuck::pod_read_unaligned(key)),
+            _ => {}
+        }
         let found = self.contents[table as usize].borrow().get(key).cloned();
-        if found.is_none() && matches!(spec.kind, Kind::Array | Kind::PerCpuArray) {
+        if found.is_none() && spec.kind.is_array() {
             let index: u32 = bytemuck::pod_read_unaligned(key);
             return (index < spec.max_entries).then(|| vec![0; spec.value_size as usize]);
         }
         found
     }
 
+    /// Entries that a table has room for.
+    pub fn capacity(&self, table: Table) -> u32 {
+        match table {
+            Table::FlowsV4 => self.flows_v4.len(),
+            Table::FlowsV6 => self.flows_v6.len(),
+            table => table.spec().max_entries,
+        }
+    }
+
     /// All entries written, in the order of their keys' bytes.
     pub fn dump(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let sets = self.capacity(table);
+        if matches!(table, Table::FlowsV4 | Table::FlowsV6) {
+            let keys = (0..sets).map(|index: u32| index.to_ne_bytes().to_vec());
+            return keys.filter_map(|key| Some((key.clone(), self.lookup(table, &key)?))).collect();
+        }
         let mut entries: Vec<_> =
             self.contents[table as usize].borrow().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         entries.sort();
@@ -128,42 +173,35 @@ const fn frontends<A: Address>() -> Table {
     if A::WORDS == 1 { Table::FrontendsV4 } else { Table::FrontendsV6 }
 }
 
-const fn flows<A: Address>() -> Table {
-    if A::WORDS == 1 { Table::FlowsV4 } else { Table::FlowsV6 }
-}
+// SAFETY: as its parts promise.
+unsafe impl FlowSets for &Memory {
+    fn set<A: Address>(&self, index: u32) -> Option<NonNull<FlowSet<A>>> {
+        if A::WORDS == 1 { self.flows_v4.set(index) } else { self.flows_v6.set(index) }
+    }
 
-/// A flow entry of a [`Memory`].
-#[derive(Debug)]
-pub struct MemoryFlow<'a, A> {
-    memory: &'a Memory,
-    key: FlowKey<A>,
-}
+    fn mask<A: Address>(&self) -> u32 {
+        if A::WORDS == 1 { self.flows_v4.len() - 1 } else { self.flows_v6.len() - 1 }
+    }
 
-impl<A: Address> MemoryFlow<'_, A> {
-    fn change(&self, change: impl FnOnce(&mut FlowEntry<A>)) {
-        let mut entry = self.get();
-        change(&mut entry);
-        self.memory.put(flows::<A>(), &self.key, &entry);
+    fn seed(&self) -> u32 {
+        self.flows_v4.seed()
+    }
+
+    unsafe fn exchange(word: *mut u32, value: u32) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { MemoryFlows::<V4Addr>::exchange(word, value) }
+    }
+
+    fn order() {
+        MemoryFlows::<V4Addr>::order();
+    }
+
+    fn hidden(number: usize, unknown: u32) -> usize {
+        MemoryFlows::<V4Addr>::hidden(number, unknown)
     }
 }
 
-impl<A: Address> FlowCell<A> for MemoryFlow<'_, A> {
-    fn get(&self) -> FlowEntry<A> {
-        self.memory.get(flows::<A>(), &self.key).expect("a cell is made only for an entry that is there")
-    }
-
-    fn set_last_seen(&self, ticks: u32) {
-        self.change(|entry| entry.last_seen = ticks);
-    }
-
-    fn set_state(&self, state: u8) {
-        self.change(|entry| entry.state = state);
-    }
-}
-
-impl<'a> Tables for &'a Memory {
-    type Flow<A: Address> = MemoryFlow<'a, A>;
-
+impl Tables for &Memory {
     fn now(&self) -> u32 {
         self.now.get()
     }
@@ -176,24 +214,36 @@ impl<'a> Tables for &'a Memory {
         ((((state >> 18) ^ state) >> 27) as u32).rotate_right((state >> 59) as u32)
     }
 
-    fn config(&self) -> Config {
-        self.config
+    fn config(&self) -> &Config {
+        &self.config
     }
 
-    fn settings(&self) -> Option<Settings> {
-        self.get(Table::Settings, &0u32)
+    type Ref<V: Copy + 'static> = Box<V>;
+
+    fn settings(&self) -> Option<Box<Settings>> {
+        self.get(Table::Settings, &0u32).map(Box::new)
     }
 
-    fn frontend<A: Address>(&self, key: &FrontendKey<A>) -> Option<FrontendEntry> {
-        self.get(frontends::<A>(), key)
+    fn filter(&self, word: u32) -> u64 {
+        self.get(Table::Filter, &word).unwrap_or(0)
+    }
+
+    fn frontend<A: Address>(&self, key: &FrontendKey<A>, entry: &mut FrontendEntry) -> bool {
+        match self.get(frontends::<A>(), key) {
+            Some(found) => {
+                *entry = found;
+                true
+            }
+            None => false,
+        }
     }
 
     fn slot(&self, index: u32) -> Option<u32> {
         self.get(Table::Slots, &index)
     }
 
-    fn backend(&self, id: u32) -> Option<BackendEntry> {
-        self.get(Table::Backends, &id)
+    fn backend(&self, id: u32) -> Option<Box<BackendEntry>> {
+        self.get(Table::Backends, &id).map(Box::new)
     }
 
     fn take_turn(&self, index: u32) -> u32 {
@@ -236,21 +286,19 @@ impl<'a> Tables for &'a Memory {
         self.put(Table::Fragments, key, entry);
     }
 
-    fn flow<A: Address>(&self, key: &FlowKey<A>) -> Option<MemoryFlow<'a, A>> {
-        self.get::<_, FlowEntry<A>>(flows::<A>(), key).map(|_| MemoryFlow { memory: self, key: *key })
+    fn write_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
+        let mut evicted = (FlowKey::zeroed(), FlowEntry::zeroed());
+        match flow::write(self, key, entry, replace, &mut evicted) {
+            Added::Evicted => {
+                flow::evict(self, &evicted);
+                Added::Yes
+            }
+            added => added,
+        }
     }
 
-    fn add_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Added {
-        if self.flow(key).is_some() { Added::Exists } else { self.put_flow(key, entry) }
-    }
-
-    fn put_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Added {
-        self.put(flows::<A>(), key, entry);
-        Added::Yes
-    }
-
-    fn remove_flow<A: Address>(&self, key: &FlowKey<A>) {
-        self.delete(flows::<A>(), bytemuck::bytes_of(key));
+    fn evict<A: Address>(&self) {
+        unreachable!("`write_flow` has done it");
     }
 
     fn count_backend(&self, id: u32, change: impl FnOnce(&mut BackendStats)) {

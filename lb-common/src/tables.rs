@@ -6,10 +6,10 @@
 use core::mem::size_of;
 
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, FlowEntry, FlowKey,
-    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings,
-    SourceRangeKey,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, FlowSet, FragmentEntry,
+    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings, SourceRangeKey, WAYS,
 };
+use crate::engine::filter;
 use crate::family::{V4Addr, V6Addr};
 use crate::reason::REASON_SLOTS;
 
@@ -23,6 +23,9 @@ pub const MAX_IFINDEX: u32 = 65_535;
 pub enum Kind {
     /// `BPF_MAP_TYPE_ARRAY`
     Array,
+    /// `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE` (kernel 5.5), for its first element to begin at a page: entries that are
+    /// as long as cache lines then lie in whole ones.
+    PageArray,
     /// `BPF_MAP_TYPE_HASH`
     Hash,
     /// `BPF_MAP_TYPE_LRU_HASH`
@@ -31,6 +34,13 @@ pub enum Kind {
     LpmTrie,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray,
+}
+
+impl Kind {
+    /// Whether keys are indexes, and every entry is there from the beginning.
+    pub const fn is_array(self) -> bool {
+        matches!(self, Self::Array | Self::PageArray | Self::PerCpuArray)
+    }
 }
 
 /// Who writes to a map once it is loaded.
@@ -101,6 +111,8 @@ tables! {
         "service number to name, for people";
     Classes "CLASSES" LpmTrie ClassKey => u32, 4_096, Agent,
         "pod ranges, node addresses, service ranges";
+    Filter "FILTER" Array u32 => u64, filter::WORDS, Agent,
+        "which addresses are dialled or answer, two bits for each hash of an address";
     SourceRanges "SOURCE_RANGES" LpmTrie SourceRangeKey => u32, 65_536, Agent,
         "loadBalancerSourceRanges of each service";
     Ifaces "IFACES" Array u32 => IfaceEntry, MAX_IFINDEX + 1, Agent,
@@ -109,10 +121,10 @@ tables! {
         "node addresses and switches";
     Meta "META" Array u32 => Meta, 1, Agent,
         "version and state of what is pinned";
-    FlowsV4 "FLOWS_V4" LruHash FlowKey<V4Addr> => FlowEntry<V4Addr>, 262_144, Kernel,
-        "IPv4 flows, an entry for each direction";
-    FlowsV6 "FLOWS_V6" LruHash FlowKey<V6Addr> => FlowEntry<V6Addr>, 262_144, Kernel,
-        "IPv6 flows, an entry for each direction";
+    FlowsV4 "FLOWS_V4" PageArray u32 => FlowSet<V4Addr>, 65_536, Kernel,
+        "IPv4 flows in sets of four, an entry for each direction";
+    FlowsV6 "FLOWS_V6" PageArray u32 => FlowSet<V6Addr>, 65_536, Kernel,
+        "IPv6 flows in sets of four, an entry for each direction";
     Affinity "AFFINITY" LruHash AffinityKey => AffinityEntry, 65_536, Kernel,
         "remembered backends of clients";
     Fragments "FRAGMENTS" LruHash FragmentKey => FragmentEntry, 8_192, Kernel,
@@ -125,6 +137,16 @@ tables! {
         "packets, bytes and flows of each backend";
     IfaceStats "IFACE_STATS" PerCpuArray u32 => Counter, IFACE_SLOTS * REASON_SLOTS, Kernel,
         "packets and bytes by interface slot and reason";
+}
+
+impl Spec {
+    /// How many things `elements` elements have room for: an element of a flow table holds several.
+    pub const fn entries(&self, elements: u32) -> u32 {
+        match self.kind {
+            Kind::PageArray => elements.saturating_mul(WAYS as u32),
+            _ => elements,
+        }
+    }
 }
 
 impl Table {

@@ -25,12 +25,12 @@ use crate::tables::{KernelTables, count, iface};
 /// Runs the engine on a packet and counts it.
 #[inline(always)]
 fn decide<C: Cut>(frame: &mut Frame<C>, ifindex: u32, egress: bool) -> Reason {
-    let iface = iface(ifindex);
-    let position = Position { egress, external: iface.flags & iface_flag::EXTERNAL != 0 };
+    let (slot, flags) = iface(ifindex);
+    let position = Position { egress, external: flags & iface_flag::EXTERNAL != 0 };
     let bytes = frame.len();
     let reason = process(frame, &KernelTables, position);
     if !egress || reason.class() == Class::Forwarded {
-        count(iface, reason, bytes);
+        count(slot, reason, bytes);
     }
     reason
 }

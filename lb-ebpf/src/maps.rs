@@ -4,14 +4,17 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_common::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Counter, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Counter, FlowSet, FragmentEntry, FragmentKey,
+    FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings,
 };
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::tables::Table;
 
 /// Entries appear and go under `RCU`, and memory is taken as needed.
 const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// The first element begins at a page, see `lb_common::tables::Kind::PageArray`.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 const fn size(table: Table) -> u32 {
     table.spec().max_entries
@@ -34,6 +37,8 @@ pub static SERVICE_NAMES: HashMap<u32, ServiceName> =
 pub static CLASSES: LpmTrie<[u32; 4], u32> =
     LpmTrie::with_max_entries(size(Table::Classes), BPF_F_NO_PREALLOC);
 #[map]
+pub static FILTER: Array<u64> = Array::with_max_entries(size(Table::Filter), 0);
+#[map]
 pub static SOURCE_RANGES: LpmTrie<[u32; 5], u32> =
     LpmTrie::with_max_entries(size(Table::SourceRanges), BPF_F_NO_PREALLOC);
 #[map]
@@ -43,11 +48,9 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(size(Table::Setti
 #[map]
 pub static META: Array<Meta> = Array::with_max_entries(size(Table::Meta), 0);
 #[map]
-pub static FLOWS_V4: LruHashMap<FlowKey<V4Addr>, FlowEntry<V4Addr>> =
-    LruHashMap::with_max_entries(size(Table::FlowsV4), 0);
+pub static FLOWS_V4: Array<FlowSet<V4Addr>> = Array::with_max_entries(size(Table::FlowsV4), BPF_F_MMAPABLE);
 #[map]
-pub static FLOWS_V6: LruHashMap<FlowKey<V6Addr>, FlowEntry<V6Addr>> =
-    LruHashMap::with_max_entries(size(Table::FlowsV6), 0);
+pub static FLOWS_V6: Array<FlowSet<V6Addr>> = Array::with_max_entries(size(Table::FlowsV6), BPF_F_MMAPABLE);
 #[map]
 pub static AFFINITY: LruHashMap<AffinityKey, AffinityEntry> =
     LruHashMap::with_max_entries(size(Table::Affinity), 0);

@@ -4,16 +4,17 @@
 //! any caller. It gets the context only; what the caller has found lies in the per-CPU [`Work`].
 
 use core::mem::transmute;
+use core::ptr;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::info;
-use lb_common::abi::config_flag;
+use lb_common::abi::{FlowEntry, FlowKey, config_flag};
 use lb_common::engine::parse::{V4, V6, Wire};
 use lb_common::engine::steps::{Steps, Work};
-use lb_common::engine::tables::Tables;
-use lb_common::engine::{first_packet, flow, without_ports};
+use lb_common::engine::tables::{Added, Tables};
+use lb_common::engine::{first_packet, flow, open, without_ports};
 use lb_common::family::{Address, V4Addr, V6Addr};
 use lb_common::reason::Reason;
 
@@ -33,6 +34,86 @@ fn work<W: Wire>() -> Option<&'static mut Work<W::Addr>> {
     // SAFETY: this CPU's own value, and the type is that of the family. A program at these hooks runs to its end
     // before the next one begins on this CPU.
     Some(unsafe { &mut *work })
+}
+
+/// Key and entry of what had to make way for a new flow.
+type Evicted<A> = (FlowKey<A>, FlowEntry<A>);
+
+#[map]
+static EVICTED_V4: PerCpuArray<Evicted<V4Addr>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static EVICTED_V6: PerCpuArray<Evicted<V6Addr>> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's room for what has to make way.
+#[inline(always)]
+fn evicted<A: Address>() -> Option<&'static mut Evicted<A>> {
+    let evicted: *mut Evicted<A> =
+        if A::WORDS == 1 { EVICTED_V4.get_ptr_mut(0)?.cast() } else { EVICTED_V6.get_ptr_mut(0)?.cast() };
+    // SAFETY: as in `work`.
+    Some(unsafe { &mut *evicted })
+}
+
+/// [`flow::write`] in a function of its own, checked by the verifier once (pointers as arguments: kernel 5.12).
+#[inline(always)]
+pub fn write_flow<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
+    let (key, entry, replace) = (ptr::from_ref(key), ptr::from_ref(entry), u32::from(replace));
+    let added = if A::WORDS == 1 {
+        lb_write_flow_v4(key.cast(), entry.cast(), replace)
+    } else {
+        lb_write_flow_v6(key.cast(), entry.cast(), replace)
+    };
+    match added {
+        0 => Added::Yes,
+        1 => Added::Evicted,
+        2 => Added::Exists,
+        _ => Added::Full,
+    }
+}
+
+/// [`flow::evict`] in a function of its own.
+#[inline(always)]
+pub fn evict<A: Address>() {
+    if A::WORDS == 1 {
+        lb_evict_v4()
+    } else {
+        lb_evict_v6()
+    };
+}
+
+macro_rules! flow_writers {
+    ($($name:ident $evict:ident $address:ty;)*) => {$(
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(key: *const FlowKey<$address>, entry: *const FlowEntry<$address>, replace: u32) -> u32 {
+            // SAFETY: the verifier has seen to it that they are null or valid.
+            let (Some(key), Some(entry)) = (unsafe { key.as_ref() }, unsafe { entry.as_ref() }) else {
+                return 3;
+            };
+            let Some(evicted) = evicted() else {
+                return 3;
+            };
+            match flow::write(&KernelTables, key, entry, replace != 0, evicted) {
+                Added::Yes => 0,
+                Added::Evicted => 1,
+                Added::Exists => 2,
+                Added::Full => 3,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $evict() -> u32 {
+            if let Some(evicted) = evicted::<$address>() {
+                flow::evict(&KernelTables, evicted);
+            }
+            0
+        }
+    )*};
+}
+
+flow_writers! {
+    lb_write_flow_v4 lb_evict_v4 V4Addr;
+    lb_write_flow_v6 lb_evict_v6 V6Addr;
 }
 
 /// A context whose packets have functions of their own for the rarer pieces. All return a [`Reason`]'s number.
@@ -60,7 +141,12 @@ impl<C: Cut> Steps<Frame<C>> for KernelTables {
 
     #[inline(always)]
     fn first_packet<W: Wire>(&self, _work: &mut Work<W::Addr>) -> Reason {
-        let number = if W::IS_V6 { lb_first_packet_v6() } else { lb_first_packet_v4() };
+        reason(if W::IS_V6 { lb_first_packet_v6() } else { lb_first_packet_v4() })
+    }
+
+    #[inline(always)]
+    fn record<W: Wire>(&self, _work: &mut Work<W::Addr>) -> Reason {
+        let number = if W::IS_V6 { lb_record_v6() } else { lb_record_v4() };
         // Off in the read-only data, so the verifier removes it, unless the agent was asked to trace.
         if self.config().flags & config_flag::TRACE != 0 {
             if W::IS_V6 {
@@ -132,11 +218,17 @@ cut! { Xdp<true>, xdp_md, Xdp::<true>,
 }
 
 macro_rules! flow_pieces {
-    ($($first:ident $refresh:ident $forget:ident $wire:ty;)*) => {$(
+    ($($first:ident $record:ident $refresh:ident $forget:ident $wire:ty;)*) => {$(
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $first() -> u32 {
             work::<$wire>().map_or(Reason::DropTables, |work| first_packet::<$wire, _>(&KernelTables, work)) as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $record() -> u32 {
+            work::<$wire>().map_or(Reason::DropTables, |work| open::record::<$wire, _>(&KernelTables, work)) as u32
         }
 
         #[unsafe(no_mangle)]
@@ -160,8 +252,8 @@ macro_rules! flow_pieces {
 }
 
 flow_pieces! {
-    lb_first_packet_v4 lb_refresh_v4 lb_forget_v4 V4;
-    lb_first_packet_v6 lb_refresh_v6 lb_forget_v6 V6;
+    lb_first_packet_v4 lb_record_v4 lb_refresh_v4 lb_forget_v4 V4;
+    lb_first_packet_v6 lb_record_v6 lb_refresh_v6 lb_forget_v6 V6;
 }
 
 macro_rules! traces {

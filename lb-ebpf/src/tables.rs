@@ -1,24 +1,21 @@
 //! The engine's tables on BPF maps.
 
 use core::arch::asm;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
-use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, Counter, FlowEntry, FlowKey,
-    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Settings,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, Counter, FlowEntry, FlowKey, FlowSet,
+    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings,
 };
-use lb_common::engine::tables::{Added, FlowCell, Tables};
+use lb_common::engine::flow_table::FlowSets;
+use lb_common::engine::tables::{Added, Tables};
 use lb_common::family::{Address, V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
 
-use crate::maps;
-
-/// `-EEXIST`, from `BPF_NOEXIST`.
-const EEXIST: i32 = -17;
+use crate::{maps, steps};
 
 /// Constants, set by the loader in the object's read-only data.
 #[unsafe(no_mangle)]
@@ -26,29 +23,6 @@ static CONFIG: Config = Config::with_ticks_per_second(100);
 
 /// The maps of this object.
 pub struct KernelTables;
-
-/// A flow entry in its map.
-pub struct KernelFlow<A>(*mut FlowEntry<A>);
-
-impl<A: Copy> FlowCell<A> for KernelFlow<A> {
-    #[inline(always)]
-    fn get(&self) -> FlowEntry<A> {
-        // SAFETY: points to a map value. A racing writer changes state and time only, each in one store.
-        unsafe { ptr::read(self.0) }
-    }
-
-    #[inline(always)]
-    fn set_last_seen(&self, ticks: u32) {
-        // SAFETY: as above.
-        unsafe { (*self.0).last_seen = ticks };
-    }
-
-    #[inline(always)]
-    fn set_state(&self, state: u8) {
-        // SAFETY: as above.
-        unsafe { (*self.0).state = state };
-    }
-}
 
 /// The same value under a type that is the same for this family.
 ///
@@ -60,28 +34,58 @@ unsafe fn same<From, To>(value: &From) -> &To {
     unsafe { &*ptr::from_ref(value).cast() }
 }
 
-#[inline(always)]
-fn put_flow<A>(
-    map: &LruHashMap<FlowKey<A>, FlowEntry<A>>,
-    key: &FlowKey<A>,
-    entry: &FlowEntry<A>,
-    flags: u32,
-) -> Added {
-    match map.insert(key, entry, u64::from(flags)) {
-        Ok(()) => Added::Yes,
-        Err(EEXIST) => Added::Exists,
-        Err(_) => Added::Full,
+// SAFETY: elements of maps, which are never freed while a program runs. The loader sets the masks to the maps' sizes.
+unsafe impl FlowSets for KernelTables {
+    #[inline(always)]
+    fn set<A: Address>(&self, index: u32) -> Option<NonNull<FlowSet<A>>> {
+        let set: *mut FlowSet<A> = if A::WORDS == 1 {
+            maps::FLOWS_V4.get_ptr_mut(index)?.cast()
+        } else {
+            maps::FLOWS_V6.get_ptr_mut(index)?.cast()
+        };
+        NonNull::new(set)
     }
-}
 
-#[inline(always)]
-fn insert_flow<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>, flags: u32) -> Added {
-    if A::WORDS == 1 {
-        // SAFETY: A is V4Addr.
-        unsafe { put_flow::<V4Addr>(&maps::FLOWS_V4, same(key), same(entry), flags) }
-    } else {
-        // SAFETY: A is V6Addr.
-        unsafe { put_flow::<V6Addr>(&maps::FLOWS_V6, same(key), same(entry), flags) }
+    #[inline(always)]
+    fn mask<A: Address>(&self) -> u32 {
+        if A::WORDS == 1 { self.config().flow_mask_v4 } else { self.config().flow_mask_v6 }
+    }
+
+    #[inline(always)]
+    fn seed(&self) -> u32 {
+        self.config().flow_seed
+    }
+
+    #[inline(always)]
+    unsafe fn exchange(word: *mut u32, value: u32) -> u32 {
+        let mut value = value;
+        // SAFETY: the caller's promise. Kernel 5.12 or later (BPF_XCHG).
+        unsafe { asm!("{0} = xchg32_32({1} + 0, {0})", inout(wreg) value, in(reg) word) };
+        value
+    }
+
+    #[inline(always)]
+    fn order() {
+        // SAFETY: does nothing; the compiler takes it for something that may read and write all memory.
+        unsafe { asm!("") };
+    }
+
+    #[inline(always)]
+    fn hidden(number: usize, unknown: u32) -> usize {
+        let mut number = number;
+        // SAFETY: adds zero. The verifier does not know that `x ^ x` is.
+        unsafe {
+            asm!(
+                "{1} = {2}",
+                "{1} ^= {2}",
+                "{0} += {1}",
+                inout(reg) number,
+                out(reg) _,
+                in(reg) u64::from(unknown),
+                options(pure, nomem)
+            );
+        }
+        number
     }
 }
 
@@ -95,7 +99,7 @@ fn fetch_add(counter: *mut u64, change: u64) -> u64 {
 }
 
 impl Tables for KernelTables {
-    type Flow<A: Address> = KernelFlow<A>;
+    type Ref<V: Copy + 'static> = &'static V;
 
     #[inline(always)]
     fn now(&self) -> u32 {
@@ -110,25 +114,40 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn config(&self) -> Config {
-        // SAFETY: read-only data of this object; volatile, because the loader changes what the compiler sees.
-        unsafe { ptr::read_volatile(&raw const CONFIG) }
+    fn config(&self) -> &Config {
+        let mut config = &raw const CONFIG;
+        // SAFETY: read-only data of this object. The compiler must not know which: the loader changes what it has seen. (Volatile
+        // reads would read all of it each time.)
+        unsafe {
+            asm!("/* {0} */", inout(reg) config, options(pure, nomem));
+            &*config
+        }
     }
 
     #[inline(always)]
-    fn settings(&self) -> Option<Settings> {
-        maps::SETTINGS.get(0).copied()
+    fn settings(&self) -> Option<&'static Settings> {
+        maps::SETTINGS.get(0)
     }
 
     #[inline(always)]
-    fn frontend<A: Address>(&self, key: &FrontendKey<A>) -> Option<FrontendEntry> {
+    fn filter(&self, word: u32) -> u64 {
+        maps::FILTER.get(word).copied().unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn frontend<A: Address>(&self, key: &FrontendKey<A>, entry: &mut FrontendEntry) -> bool {
         // SAFETY: same types by family; the entry is copied at once, and replaced as a whole by its writer.
         unsafe {
-            if A::WORDS == 1 {
-                maps::FRONTENDS_V4.get(same::<_, FrontendKey<V4Addr>>(key)).copied()
+            let found = if A::WORDS == 1 {
+                maps::FRONTENDS_V4.get(same::<_, FrontendKey<V4Addr>>(key))
             } else {
-                maps::FRONTENDS_V6.get(same::<_, FrontendKey<V6Addr>>(key)).copied()
-            }
+                maps::FRONTENDS_V6.get(same::<_, FrontendKey<V6Addr>>(key))
+            };
+            let Some(found) = found else {
+                return false;
+            };
+            ptr::copy_nonoverlapping(found, entry, 1);
+            true
         }
     }
 
@@ -138,8 +157,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<BackendEntry> {
-        maps::BACKENDS.get(id).copied()
+    fn backend(&self, id: u32) -> Option<&'static BackendEntry> {
+        maps::BACKENDS.get(id)
     }
 
     #[inline(always)]
@@ -194,38 +213,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn flow<A: Address>(&self, key: &FlowKey<A>) -> Option<KernelFlow<A>> {
-        // SAFETY: same types by family.
-        let entry = unsafe {
-            if A::WORDS == 1 {
-                maps::FLOWS_V4.get_ptr_mut(same::<_, FlowKey<V4Addr>>(key))?.cast()
-            } else {
-                maps::FLOWS_V6.get_ptr_mut(same::<_, FlowKey<V6Addr>>(key))?.cast()
-            }
-        };
-        Some(KernelFlow(entry))
+    fn write_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
+        steps::write_flow(key, entry, replace)
     }
 
     #[inline(always)]
-    fn add_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Added {
-        insert_flow(key, entry, BPF_NOEXIST)
-    }
-
-    #[inline(always)]
-    fn put_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Added {
-        insert_flow(key, entry, BPF_ANY)
-    }
-
-    #[inline(always)]
-    fn remove_flow<A: Address>(&self, key: &FlowKey<A>) {
-        // SAFETY: same types by family.
-        let _gone = unsafe {
-            if A::WORDS == 1 {
-                maps::FLOWS_V4.remove(same::<_, FlowKey<V4Addr>>(key))
-            } else {
-                maps::FLOWS_V6.remove(same::<_, FlowKey<V6Addr>>(key))
-            }
-        };
+    fn evict<A: Address>(&self) {
+        steps::evict::<A>();
     }
 
     #[inline(always)]
@@ -237,16 +231,16 @@ impl Tables for KernelTables {
     }
 }
 
-/// What is known of an interface.
+/// Slot and flags of an interface.
 #[inline(always)]
-pub fn iface(ifindex: u32) -> IfaceEntry {
-    maps::IFACES.get(ifindex).copied().unwrap_or(IfaceEntry { slot: 0, flags: 0, name: [0; 16] })
+pub fn iface(ifindex: u32) -> (u16, u16) {
+    maps::IFACES.get(ifindex).map_or((0, 0), |iface| (iface.slot, iface.flags))
 }
 
-/// Counts a packet of an interface under its reason.
+/// Counts a packet of the interface with this slot under its reason.
 #[inline(always)]
-pub fn count(iface: IfaceEntry, reason: Reason, bytes: usize) {
-    let index = u32::from(iface.slot) * REASON_SLOTS + reason as u32;
+pub fn count(slot: u16, reason: Reason, bytes: usize) {
+    let index = u32::from(slot) * REASON_SLOTS + reason as u32;
     if let Some(counter) = maps::IFACE_STATS.get_ptr_mut(index) {
         // SAFETY: this CPU's own value.
         let counter: &mut Counter = unsafe { &mut *counter };

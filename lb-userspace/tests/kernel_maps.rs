@@ -13,7 +13,8 @@ use nix::time::{ClockId, clock_gettime};
 
 /// Small enough to make and scan in no time.
 fn small(spec: &Spec) -> u32 {
-    spec.max_entries.min(1024)
+    // Places in the filter follow from its size.
+    if spec.table == Table::Filter { spec.max_entries } else { spec.max_entries.min(1024) }
 }
 
 fn store() -> KernelStore {
@@ -329,6 +330,7 @@ fn status_and_get_read_pinned_maps() {
         synced: 1,
         ticks_per_second: 250,
         agent_pid: std::process::id(),
+        flow_seed: 0,
     };
     kernel.update(Table::Meta, &0_u32.to_ne_bytes(), bytemuck::bytes_of(&meta)).unwrap();
 

@@ -1,9 +1,10 @@
 //! Packets of known flows (C1–C4).
 
+use super::flow_table::{self, Wrote};
 use super::parse::{Wire, tcp_flag};
 use super::state;
 use super::steps::{Steps, Work};
-use super::tables::{Added, FlowCell, Tables};
+use super::tables::{Added, Tables};
 use super::{checksum, packet::Packet};
 use crate::abi::{FlowEntry, FlowKey, backend_flag, flow_flag, protocol};
 use crate::family::Address;
@@ -23,19 +24,34 @@ pub fn partner_key<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> FlowKe
     }
 }
 
-/// The entry of the other direction: it takes back what this one does.
+/// Writes key and entry of the other direction, which takes back what this one does. Field by field: whole structures would go by
+/// way of the stack, which is short in the kernel.
 #[inline(always)]
-pub fn partner_entry<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> FlowEntry<A> {
-    FlowEntry {
-        src: key.dst,
-        dst: key.src,
-        sport_be: key.dport_be,
-        dport_be: key.sport_be,
-        addr_delta: checksum::negate(entry.addr_delta),
-        port_delta: checksum::negate(entry.port_delta),
-        flags: entry.flags ^ flow_flag::REPLY,
-        ..*entry
-    }
+pub fn partner<A: Address>(
+    key: &FlowKey<A>,
+    entry: &FlowEntry<A>,
+    other_key: &mut FlowKey<A>,
+    other: &mut FlowEntry<A>,
+) {
+    other_key.src = entry.dst;
+    other_key.dst = entry.src;
+    other_key.sport_be = entry.dport_be;
+    other_key.dport_be = entry.sport_be;
+    other_key.protocol = key.protocol;
+    (other_key._pad, other_key._pad2) = (0, 0);
+    other.src = key.dst;
+    other.dst = key.src;
+    other.sport_be = key.dport_be;
+    other.dport_be = key.sport_be;
+    other.addr_delta = checksum::negate(entry.addr_delta);
+    other.port_delta = checksum::negate(entry.port_delta);
+    other.backend_id = entry.backend_id;
+    other.backend_generation = entry.backend_generation;
+    other.frontend_id = entry.frontend_id;
+    other.last_seen = entry.last_seen;
+    other.state = entry.state;
+    other.flags = (entry.flags ^ flow_flag::REPLY) & !flow_flag::ALONE;
+    other._pad = 0;
 }
 
 /// Whether `entry` takes packets back to where those of `key` come from.
@@ -53,17 +69,15 @@ pub fn leads_back<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> bool {
 #[inline(always)]
 pub fn forget<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     let key = &work.met.key;
-    let Some(cell) = tables.flow(key) else {
+    if flow_table::change(tables, key, |entry| work.entry = *entry).is_none() {
         return;
-    };
-    let entry = cell.get();
-    work.other_key = partner_key(key, &entry);
-    if tables.flow(&work.other_key).is_some_and(|other| leads_back(key, &other.get())) {
-        tables.remove_flow(&work.other_key);
     }
-    tables.remove_flow(key);
+    let entry = &work.entry;
+    work.other_key = partner_key(key, entry);
+    flow_table::remove_if(tables, &work.other_key, |other| leads_back(key, other));
+    flow_table::remove_if(tables, key, |_| true);
     if !state::is_closing(entry.state) {
-        count_end(tables, &entry);
+        count_end(tables, entry);
     }
 }
 
@@ -87,7 +101,7 @@ fn backend_has<A, T: Tables>(tables: &T, entry: &FlowEntry<A>, flags: u16) -> bo
 #[inline(always)]
 fn is_over<A, T: Tables>(tables: &T, protocol: u8, tcp_flags: u8, entry: &FlowEntry<A>, now: u32) -> bool {
     let idle = state::elapsed(now, entry.last_seen);
-    if idle > state::lifetime(&tables.config(), protocol, entry.state) {
+    if idle > state::lifetime(tables.config(), protocol, entry.state) {
         return true;
     }
     if entry.flags & flow_flag::REPLY != 0 {
@@ -102,27 +116,28 @@ fn is_over<A, T: Tables>(tables: &T, protocol: u8, tcp_flags: u8, entry: &FlowEn
         && (state::is_closing(entry.state) || !backend_has(tables, entry, backend_flag::ALIVE))
 }
 
-/// Handles a packet of a known flow, up to its rewriting: `None` when there is none, or when it is over.
+/// Handles a packet of a known flow, up to its rewriting as `work.entry` says: `None` when there is none, or when it is over.
 #[inline(always)]
-pub fn established<W: Wire, P: Packet, S: Steps<P>>(
-    steps: &S,
-    work: &mut Work<W::Addr>,
-) -> Option<(Reason, FlowEntry<W::Addr>)> {
+pub fn established<W: Wire, P: Packet, S: Steps<P>>(steps: &S, work: &mut Work<W::Addr>) -> Option<Reason> {
     let key = &work.met.key;
-    let cell = steps.flow(key)?;
-    let entry = cell.get();
+    let flow = flow_table::get(steps, key, &mut work.entry)?;
+    let entry = &work.entry;
     let now = steps.now();
-    if is_over(steps, key.protocol, work.met.flags, &entry, now) {
+    if is_over(steps, key.protocol, work.met.flags, entry, now) {
         steps.forget::<W>(work);
         return None;
     }
     let reply = entry.flags & flow_flag::REPLY != 0;
+    count(steps, entry, work.met.network_bytes(), reply);
     let learned = state::learned(entry.state, key.protocol, work.met.flags, reply);
-    if learned != 0 || state::elapsed(now, entry.last_seen) >= steps.config().ticks_per_second {
+    // The time is written once a tick, for C5's sake; the other direction's entry is looked for less often.
+    let due = (now ^ entry.last_seen) >= steps.config().refresh_ticks;
+    if learned != 0 || due || entry.flags & flow_flag::ALONE != 0 {
         steps.refresh::<W>(work, learned);
+    } else if now != entry.last_seen {
+        flow.set_last_seen(now);
     }
-    count(steps, &entry, work.met.network_bytes(), reply);
-    Some((if reply { Reason::FromBackend } else { Reason::ToBackend }, entry))
+    Some(if reply { Reason::FromBackend } else { Reason::ToBackend })
 }
 
 /// Writes time and newly learned state to both directions of the flow that `work.met` belongs to, and restores the other
@@ -130,33 +145,92 @@ pub fn established<W: Wire, P: Packet, S: Steps<P>>(
 #[inline(always)]
 pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u8) {
     let key = &work.met.key;
-    let Some(cell) = tables.flow(key) else {
+    let now = tables.now();
+    let changed = flow_table::change(tables, key, |entry| {
+        let old_state = entry.state;
+        entry.state |= learned;
+        entry.last_seen = now;
+        entry.flags &= !flow_flag::ALONE;
+        work.entry = *entry;
+        old_state
+    });
+    let Some(old_state) = changed else {
         return;
     };
-    work.entry = cell.get();
-    let entry = &mut work.entry;
-    let old_state = entry.state;
-    entry.state |= learned;
-    entry.last_seen = tables.now();
-    cell.set_last_seen(entry.last_seen);
-    cell.set_state(entry.state);
+    let entry = &work.entry;
     work.other_key = partner_key(key, entry);
-    if let Some(other) = tables.flow(&work.other_key) {
-        other.set_last_seen(entry.last_seen);
-        other.set_state(entry.state);
-    } else {
-        work.other = partner_entry(key, entry);
-        let _full: Added = tables.add_flow(&work.other_key, &work.other);
+    let other = flow_table::change(tables, &work.other_key, |other| {
+        // The way back may belong to another flow by now (C6).
+        if leads_back(key, other) {
+            (other.last_seen, other.state) = (entry.last_seen, entry.state);
+        }
+    });
+    if other.is_none() {
+        restore(tables, work);
     }
+    let entry = &work.entry;
     if state::is_closing(entry.state) && !state::is_closing(old_state) {
         count_end(tables, entry);
         tables.count_backend(entry.backend_id, |stats| stats.flows_closed += 1);
     }
 }
 
+/// Makes the entry of the other direction again (C1).
+#[inline(always)]
+fn restore<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
+    partner(&work.met.key, &work.entry, &mut work.other_key, &mut work.other);
+    let added = tables.write_flow(&work.other_key, &work.other, false);
+    if added == Added::Evicted {
+        tables.evict::<A>();
+    }
+    let forward = work.other.flags & flow_flag::REPLY == 0;
+    if matches!(added, Added::Yes | Added::Evicted) && forward && !state::is_closing(work.entry.state) {
+        tables.add_open_flows(work.entry.backend_id, 1);
+    }
+}
+
+/// Writes a flow entry. After [`Added::Evicted`], what had to make way is in `evicted`, and [`evict`] is due. With `replace`, an
+/// entry that has the key is overwritten when it is of no use any more: of this very client and frontend, or over.
+#[inline(always)]
+pub fn write<A: Address, T: Tables>(
+    tables: &T,
+    key: &FlowKey<A>,
+    entry: &FlowEntry<A>,
+    replace: bool,
+    evicted: &mut (FlowKey<A>, FlowEntry<A>),
+) -> Added {
+    let useless = |before: &FlowEntry<A>| {
+        let idle = state::elapsed(entry.last_seen, before.last_seen);
+        let same = before.src == entry.src
+            && before.dst == entry.dst
+            && before.sport_be == entry.sport_be
+            && before.dport_be == entry.dport_be;
+        replace && (same || idle > state::lifetime(tables.config(), key.protocol, before.state))
+    };
+    match flow_table::insert(tables, key, entry, useless, evicted) {
+        Wrote::Free => Added::Yes,
+        Wrote::Evicted => Added::Evicted,
+        Wrote::Exists => Added::Exists,
+        Wrote::Busy => Added::Full,
+    }
+}
+
+/// One direction's entry had to make way: the other's next packet restores it (C1).
+#[inline(always)]
+pub fn evict<A: Address, T: Tables>(tables: &T, (key, entry): &(FlowKey<A>, FlowEntry<A>)) {
+    if entry.flags & flow_flag::REPLY == 0 && !state::is_closing(entry.state) {
+        count_end(tables, entry);
+    }
+    flow_table::change(tables, &partner_key(key, entry), |other| {
+        if leads_back(key, other) {
+            other.flags |= flow_flag::ALONE;
+        }
+    });
+}
+
 /// Counts a packet for its backend.
 #[inline(always)]
-fn count<A, T: Tables>(tables: &T, entry: &FlowEntry<A>, bytes: u64, reply: bool) {
+pub fn count<A, T: Tables>(tables: &T, entry: &FlowEntry<A>, bytes: u64, reply: bool) {
     tables.count_backend(entry.backend_id, |stats| {
         let counter = if reply { &mut stats.from_backend } else { &mut stats.to_backend };
         counter.packets += 1;

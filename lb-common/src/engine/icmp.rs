@@ -1,10 +1,11 @@
 //! ICMP about our flows: errors are translated with what they quote (A4), echo to a ClusterIP is answered (V5).
 
 use super::checksum;
+use super::flow_table;
 use super::packet::Packet;
 use super::parse::{Fragment, Wire, join_ports, split_ports};
 use super::steps::Work;
-use super::tables::{FlowCell, Tables};
+use super::tables::Tables;
 use crate::abi::{FlowKey, protocol};
 use crate::reason::Reason;
 
@@ -59,7 +60,7 @@ pub fn translate_error<W: Wire, P: Packet, T: Tables>(
         _pad2: 0,
     };
     let key = &work.other_key;
-    work.entry = tables.flow(key)?.get();
+    flow_table::get(tables, key, &mut work.entry)?;
     let entry = &work.entry;
 
     // Quoted packet: the reverse of what the entry makes of packets like `key`.

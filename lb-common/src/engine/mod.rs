@@ -6,7 +6,9 @@
 
 pub mod answer;
 pub mod checksum;
+pub mod filter;
 pub mod flow;
+pub mod flow_table;
 pub mod icmp;
 pub mod open;
 pub mod packet;
@@ -18,9 +20,10 @@ pub mod state;
 pub mod steps;
 pub mod tables;
 
+use self::filter::Seen;
 use self::open::Origin;
 use self::packet::Packet;
-use self::parse::{Fragment, Ip, Met, V4, V6, Wire};
+use self::parse::{Fragment, Met, Transport, V4, V6, Wire};
 use self::rewrite::rewrite;
 use self::steps::{Steps, Work};
 use self::tables::Tables;
@@ -67,6 +70,21 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
         Ok(ip) => ip,
         Err(reason) => return reason,
     };
+    let has_ports = matches!(ip.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let mut transport = Transport::default();
+    let mut seen = Seen::Maybe;
+    if has_ports {
+        if !matches!(ip.fragment, Fragment::Later(_)) {
+            transport = match parse::transport(packet, &ip) {
+                Ok(transport) => transport,
+                Err(reason) => return reason,
+            };
+        }
+        seen = filter::look(steps, ip.src, ip.dst);
+        if seen == Seen::NotOurs {
+            return Reason::NotOurs;
+        }
+    }
     let Some(mut room) = steps.work::<W>() else {
         return Reason::DropTables;
     };
@@ -74,43 +92,33 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
     work.met = Met::new(&ip);
     work.external = u8::from(position.external);
     work.egress = u8::from(position.egress);
-    let has_ports = matches!(ip.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
     if !has_ports {
         return steps.without_ports::<W>(packet, work);
     }
-    if let Err(reason) = read_transport(packet, steps, &ip, &mut work.met) {
-        return reason;
+    work.met.set_transport(transport);
+    if let Fragment::Later(id) = ip.fragment
+        && !recall_fragment(steps, &mut work.met.key, id)
+    {
+        return Reason::LateFragment;
     }
-    let (reason, entry) = match flow::established::<W, P, S>(steps, work) {
-        Some(known) => known,
-        None if position.egress => return Reason::NotOurs,
-        None => (steps.first_packet::<W>(work), work.entry),
+    let reason = match flow::established::<W, P, S>(steps, work) {
+        Some(reason) => reason,
+        None if position.egress || seen == Seen::MaybeReply => return Reason::NotOurs,
+        None => match steps.first_packet::<W>(work) {
+            Reason::NewFlow => steps.record::<W>(work),
+            reason => return reason,
+        },
     };
     if reason.class() != Class::Forwarded {
         return reason;
     }
-    if rewrite::<W, P>(packet, &work.met, &entry).is_none() {
+    if rewrite::<W, P>(packet, &work.met, &work.entry).is_none() {
         return Reason::DropTables;
     }
     if let Fragment::First(id) = work.met.fragment {
         remember_fragment(steps, &work.met.key, id);
     }
     reason
-}
-
-/// Finds the ports of a packet; those of a later fragment are remembered from the first (A5).
-#[inline(always)]
-fn read_transport<A: Address, P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ip: &Ip<A>,
-    met: &mut Met<A>,
-) -> Result<(), Reason> {
-    if let Fragment::Later(id) = ip.fragment {
-        return if recall_fragment(tables, &mut met.key, id) { Ok(()) } else { Err(Reason::LateFragment) };
-    }
-    met.set_transport(parse::transport(packet, ip)?);
-    Ok(())
 }
 
 #[inline(always)]
@@ -137,19 +145,17 @@ fn remember_fragment<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, id: u3
 
 /// The first packet of what may become a flow: for a frontend, for another port of a service address, or not ours.
 ///
-/// With [`Reason::NewFlow`], `work.entry` says how to rewrite it.
+/// After [`Reason::NewFlow`] comes [`open::record`].
 #[inline(always)]
 pub fn first_packet<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
     if matches!(work.met.fragment, Fragment::Later(_)) {
         return Reason::LateFragment;
     }
     let key = &work.met.key;
-    match tables.frontend(&open::frontend_key(key.dst, key.dport_be, key.protocol)) {
-        Some(frontend) => {
-            work.frontend = frontend;
-            open::open::<W, T>(tables, work)
-        }
-        None => not_a_frontend(tables, work, Reason::NotOurs),
+    if tables.frontend(&open::frontend_key(key.dst, key.dport_be, key.protocol), &mut work.frontend) {
+        open::choose::<W, T>(tables, work)
+    } else {
+        not_a_frontend::<W::Addr, T>(tables, work, Reason::NotOurs)
     }
 }
 
@@ -191,12 +197,11 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
 /// What happens to a packet that is for no frontend: an owned ClusterIP rejects (V5), or drops what comes from outside
 /// (F9); an unowned address of the service range swallows (V6); anything else is not ours.
 #[inline(always)]
-fn not_a_frontend<A: Address, T: Tables>(tables: &T, work: &Work<A>, otherwise: Reason) -> Reason {
+fn not_a_frontend<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, otherwise: Reason) -> Reason {
     let key = &work.met.key;
-    if let Some(owner) = tables.frontend(&open::frontend_key(key.dst, 0, 0))
-        && owner.flags & frontend_flag::OWNER != 0
-    {
-        let closed = owner.flags & frontend_flag::DROP_EXTERNAL != 0
+    let owned = tables.frontend(&open::frontend_key(key.dst, 0, 0), &mut work.frontend);
+    if owned && work.frontend.flags & frontend_flag::OWNER != 0 {
+        let closed = work.frontend.flags & frontend_flag::DROP_EXTERNAL != 0
             && open::origin(tables, key.src, work.external != 0) == Origin::Outside;
         return if closed { Reason::DropExternal } else { Reason::RejectedPort };
     }

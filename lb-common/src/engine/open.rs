@@ -1,14 +1,15 @@
 //! First packets of flows: frontend, policy, backend, source port, both entries (F, V, A2, A3, C6).
 
-use super::flow::{leads_back, partner_entry, partner_key};
+use super::checksum;
+use super::flow::{self, partner, partner_key};
+use super::flow_table;
 use super::parse::{Wire, tcp_flag};
-use super::select::{self, Chosen};
+use super::select;
 use super::steps::Work;
-use super::tables::{Added, FlowCell, Tables};
-use super::{checksum, state};
+use super::tables::{Added, Tables};
 use crate::abi::{
-    FlowEntry, FlowKey, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag,
-    frontend_flag, protocol,
+    BackendEntry, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag, frontend_flag,
+    protocol,
 };
 use crate::family::Address;
 use crate::reason::Reason;
@@ -77,18 +78,18 @@ fn admit<A: Address, T: Tables>(
 
 /// Whether the source must become the node's (A2, A3).
 #[inline(always)]
-fn masqueraded<A: Address>(src: A, frontend: &FrontendEntry, origin: Origin, chosen: &Chosen) -> bool {
+fn masqueraded<A: Address>(src: A, frontend: &FrontendEntry, origin: Origin, backend: &BackendEntry) -> bool {
     let flag = match origin {
         Origin::Pod => frontend_flag::MASQUERADE_POD,
         Origin::Node => frontend_flag::MASQUERADE_NODE,
         Origin::Outside => frontend_flag::MASQUERADE_EXTERNAL,
     };
-    frontend.flags & flag != 0 || A::from_words(chosen.backend.addr) == src
+    frontend.flags & flag != 0 || A::from_words(backend.addr) == src
 }
 
-/// Begins a flow to `work.frontend`; `work.entry` says how to rewrite its packets.
+/// Chooses who answers a flow to `work.frontend`: with [`Reason::NewFlow`], [`record`] is to follow.
 #[inline(always)]
-pub fn open<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
+pub fn choose<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
     let key = &work.met.key;
     let frontend = &work.frontend;
     let (range, origin) = match admit(tables, key.src, frontend, work.external != 0) {
@@ -105,13 +106,25 @@ pub fn open<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason 
     let Some(chosen) = select::choose(tables, key, frontend, range, origin == Origin::Outside) else {
         return Reason::DropTables;
     };
-    let masquerade = masqueraded(key.src, frontend, origin, &chosen);
-    if let Err(reason) = record::<W, T>(tables, work, &chosen, masquerade) {
-        return reason;
-    }
-    tables.add_open_flows(chosen.id, 1);
+    work.backend = chosen.id;
+    work.masquerade = u8::from(masqueraded(key.src, frontend, origin, &chosen.backend));
+    Reason::NewFlow
+}
+
+/// Begins the flow to the backend that was chosen; `work.entry` says how to rewrite its packets.
+#[inline(always)]
+pub fn record<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
+    let recorded = match enter::<W, T>(tables, work) {
+        Ok(recorded) => recorded,
+        Err(reason) => return reason,
+    };
     let bytes = work.met.network_bytes();
-    tables.count_backend(chosen.id, |stats| {
+    if matches!(recorded, Recorded::Known) {
+        flow::count(tables, &work.entry, bytes, false);
+        return Reason::ToBackend;
+    }
+    tables.add_open_flows(work.backend, 1);
+    tables.count_backend(work.backend, |stats| {
         stats.flows_opened += 1;
         stats.to_backend.packets += 1;
         stats.to_backend.bytes += bytes;
@@ -119,32 +132,32 @@ pub fn open<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason 
     Reason::NewFlow
 }
 
+/// Whose flow has been recorded.
+enum Recorded {
+    /// This packet's.
+    New,
+    /// One that began on another CPU meanwhile; `work.entry` is its entry.
+    Known,
+}
+
 /// Makes the entries of both directions in `work` and in the tables.
 #[inline(always)]
-fn record<W: Wire, T: Tables>(
-    tables: &T,
-    work: &mut Work<W::Addr>,
-    chosen: &Chosen,
-    masquerade: bool,
-) -> Result<(), Reason> {
+fn enter<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Result<Recorded, Reason> {
     let key = &work.met.key;
     let entry = &mut work.entry;
     let settings = tables.settings().ok_or(Reason::DropTables)?;
-    *entry = FlowEntry {
-        src: key.src,
-        dst: W::Addr::from_words(chosen.backend.addr),
-        sport_be: key.sport_be,
-        dport_be: chosen.backend.port_be,
-        addr_delta: 0,
-        port_delta: 0,
-        backend_id: chosen.id,
-        backend_generation: chosen.backend.generation,
-        frontend_id: work.frontend.frontend_id,
-        last_seen: tables.now(),
-        state: 0,
-        flags: 0,
-        _pad: 0,
-    };
+    let backend = tables.backend(work.backend).ok_or(Reason::DropTables)?;
+    let masquerade = work.masquerade != 0;
+    // Field by field, see `partner`.
+    entry.src = key.src;
+    entry.dst = W::Addr::from_words(backend.addr);
+    entry.sport_be = key.sport_be;
+    entry.dport_be = backend.port_be;
+    entry.backend_id = work.backend;
+    entry.backend_generation = backend.generation;
+    entry.frontend_id = work.frontend.frontend_id;
+    entry.last_seen = tables.now();
+    (entry.state, entry.flags, entry._pad) = (0, 0, 0);
     if masquerade {
         let words = if W::IS_V6 { settings.node_v6 } else { [settings.node_v4, 0, 0, 0] };
         if words == [0; 4] {
@@ -168,34 +181,38 @@ fn record<W: Wire, T: Tables>(
         }
         entry.port_delta =
             checksum::half_delta([key.sport_be, key.dport_be], [entry.sport_be, entry.dport_be]);
-        work.other_key = partner_key(key, entry);
-        work.other = partner_entry(key, entry);
-        let added = match tables.add_flow(&work.other_key, &work.other) {
-            Added::Exists if replaceable(tables, key, &work.other_key) => {
-                tables.put_flow(&work.other_key, &work.other)
-            }
-            added => added,
-        };
+        partner(key, entry, &mut work.other_key, &mut work.other);
+        let added = tables.write_flow(&work.other_key, &work.other, true);
+        if added == Added::Evicted {
+            tables.evict::<W::Addr>();
+        }
         match added {
-            Added::Yes => {
-                let _full: Added = tables.put_flow(key, entry);
-                return Ok(());
-            }
+            Added::Yes | Added::Evicted => return Ok(confirm(tables, work)),
             // C5: the packet goes on its way; the flow's next packet tries again.
-            Added::Full => return Ok(()),
+            Added::Full => return Ok(Recorded::New),
             Added::Exists => {}
         }
     }
     Err(Reason::DropNoSourcePort)
 }
 
-/// Whether the entry in the way is of no use any more: of this very client and frontend, or over.
+/// Adds the entry of the packet's own direction, unless another CPU has met the same flow just now: then its choice counts
+/// for this packet too.
 #[inline(always)]
-fn replaceable<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, reply_key: &FlowKey<A>) -> bool {
-    let Some(cell) = tables.flow(reply_key) else {
-        return true;
-    };
-    let entry = cell.get();
-    let idle = state::elapsed(tables.now(), entry.last_seen);
-    leads_back(key, &entry) || idle > state::lifetime(&tables.config(), key.protocol, entry.state)
+fn confirm<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) -> Recorded {
+    match tables.write_flow(&work.met.key, &work.entry, false) {
+        Added::Yes | Added::Full => return Recorded::New,
+        Added::Evicted => {
+            tables.evict::<A>();
+            return Recorded::New;
+        }
+        Added::Exists => {}
+    }
+    if flow_table::change(tables, &work.met.key, |first| work.entry = *first).is_none() {
+        return Recorded::New;
+    }
+    if partner_key(&work.met.key, &work.entry) != work.other_key {
+        flow_table::remove_if(tables, &work.other_key, |_| true);
+    }
+    Recorded::Known
 }

@@ -10,12 +10,15 @@ use crate::family::Address;
 
 /// A backend and its number.
 #[derive(Clone, Copy, Debug)]
-pub struct Chosen {
+pub struct Chosen<B> {
     /// Its number.
     pub id: u32,
     /// What it is.
-    pub backend: BackendEntry,
+    pub backend: B,
 }
+
+/// A backend of these tables.
+pub type ChosenOf<T> = Chosen<<T as Tables>::Ref<BackendEntry>>;
 
 /// 32 bits of a 5-tuple, the same on every node.
 #[inline(always)]
@@ -45,7 +48,7 @@ pub fn choose<A: Address, T: Tables>(
     frontend: &FrontendEntry,
     range: SlotRange,
     external: bool,
-) -> Option<Chosen> {
+) -> Option<ChosenOf<T>> {
     let with_affinity = frontend.flags & frontend_flag::AFFINITY != 0;
     if with_affinity && let Some(chosen) = remembered(tables, key, frontend, external) {
         remember(tables, key, frontend, &chosen);
@@ -85,7 +88,7 @@ fn remembered<A: Address, T: Tables>(
     key: &FlowKey<A>,
     frontend: &FrontendEntry,
     external: bool,
-) -> Option<Chosen> {
+) -> Option<ChosenOf<T>> {
     let entry = tables.affinity(&affinity_key(key, frontend))?;
     let timeout = frontend.affinity_timeout_s.saturating_mul(tables.config().ticks_per_second);
     if state::elapsed(tables.now(), entry.last_seen) > timeout {
@@ -104,7 +107,12 @@ fn remembered<A: Address, T: Tables>(
 }
 
 #[inline(always)]
-fn remember<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, frontend: &FrontendEntry, chosen: &Chosen) {
+fn remember<A: Address, T: Tables>(
+    tables: &T,
+    key: &FlowKey<A>,
+    frontend: &FrontendEntry,
+    chosen: &ChosenOf<T>,
+) {
     let entry = AffinityEntry {
         backend_id: chosen.id,
         backend_generation: chosen.backend.generation,

@@ -11,7 +11,7 @@ use bytemuck::Zeroable;
 use super::packet::Packet;
 use super::parse::{Fragment, Met, Wire};
 use super::tables::Tables;
-use super::{first_packet, flow, without_ports};
+use super::{first_packet, flow, open, without_ports};
 use crate::abi::{FlowEntry, FlowKey, FrontendEntry};
 use crate::family::Address;
 use crate::reason::Reason;
@@ -29,6 +29,10 @@ pub struct Work<A> {
     pub other_key: FlowKey<A>,
     /// Entry of the other direction.
     pub other: FlowEntry<A>,
+    /// The backend chosen for a new flow.
+    pub backend: u32,
+    /// 1: the new flow's source becomes the node's.
+    pub masquerade: u8,
     /// 1: came in over an interface marked external (F9).
     pub external: u8,
     /// 1: leaving the host.
@@ -53,6 +57,8 @@ impl<A: Address> Work<A> {
             entry: FlowEntry::zeroed(),
             other_key: FlowKey::zeroed(),
             other: FlowEntry::zeroed(),
+            backend: 0,
+            masquerade: 0,
             external: 0,
             egress: 0,
         }
@@ -76,6 +82,11 @@ pub trait Steps<P: Packet>: Tables + Sized {
     /// See [`super::first_packet`].
     fn first_packet<W: Wire>(&self, work: &mut Work<W::Addr>) -> Reason {
         first_packet::<W, Self>(self, work)
+    }
+
+    /// See [`open::record`].
+    fn record<W: Wire>(&self, work: &mut Work<W::Addr>) -> Reason {
+        open::record::<W, Self>(self, work)
     }
 
     /// See [`super::without_ports`].

@@ -1,5 +1,8 @@
 //! How the engine reaches tables, clock and chance.
 
+use core::ops::Deref;
+
+use super::flow_table::FlowSets;
 use crate::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, FlowEntry, FlowKey, FragmentEntry,
     FragmentKey, FrontendEntry, FrontendKey, Settings,
@@ -11,42 +14,36 @@ use crate::family::Address;
 pub enum Added {
     /// It is there now.
     Yes,
+    /// It is there now, in the place of another: [`Tables::evict`] is due.
+    Evicted,
     /// Another entry has this key.
     Exists,
     /// No room.
     Full,
 }
 
-/// A flow entry in its place.
-pub trait FlowCell<A> {
-    /// A copy of the entry.
-    fn get(&self) -> FlowEntry<A>;
-    /// Writes the time of the last packet, in ticks.
-    fn set_last_seen(&self, ticks: u32);
-    /// Writes the state bits.
-    fn set_state(&self, state: u8);
-}
-
 /// The tables of [`crate::tables`], in the kernel or in memory.
-pub trait Tables {
-    /// A flow entry in its place.
-    type Flow<A: Address>: FlowCell<A>;
-
+pub trait Tables: FlowSets + Sized {
     /// Ticks, counting up and wrapping.
     fn now(&self) -> u32;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// Constants.
-    fn config(&self) -> Config;
-    /// Settings of the agent.
-    fn settings(&self) -> Option<Settings>;
+    fn config(&self) -> &Config;
+    /// An element of an array, in its place if possible: stack is short in the kernel.
+    type Ref<V: Copy + 'static>: Deref<Target = V>;
 
-    /// What stands behind a frontend.
-    fn frontend<A: Address>(&self, key: &FrontendKey<A>) -> Option<FrontendEntry>;
+    /// Settings of the agent.
+    fn settings(&self) -> Option<Self::Ref<Settings>>;
+
+    /// A word of the filter.
+    fn filter(&self, word: u32) -> u64;
+    /// Copies what stands behind a frontend; whether there is one.
+    fn frontend<A: Address>(&self, key: &FrontendKey<A>, entry: &mut FrontendEntry) -> bool;
     /// The backend number in a slot.
     fn slot(&self, index: u32) -> Option<u32>;
     /// A backend.
-    fn backend(&self, id: u32) -> Option<BackendEntry>;
+    fn backend(&self, id: u32) -> Option<Self::Ref<BackendEntry>>;
     /// Takes a number from a round-robin counter: 0, 1, 2, …
     fn take_turn(&self, index: u32) -> u32;
     /// Open flows of a backend.
@@ -68,14 +65,10 @@ pub trait Tables {
     /// Remembers the ports of a fragmented datagram.
     fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry);
 
-    /// A flow entry.
-    fn flow<A: Address>(&self, key: &FlowKey<A>) -> Option<Self::Flow<A>>;
-    /// Adds a flow entry unless its key is taken.
-    fn add_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Added;
-    /// Writes a flow entry, whether or not its key is taken.
-    fn put_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Added;
-    /// Removes a flow entry.
-    fn remove_flow<A: Address>(&self, key: &FlowKey<A>);
+    /// Writes a flow entry with [`flow::write`](super::flow::write).
+    fn write_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added;
+    /// After [`Added::Evicted`]: tells the flow of the entry that had to make way, with [`flow::evict`](super::flow::evict).
+    fn evict<A: Address>(&self);
 
     /// Changes the statistics of a backend.
     fn count_backend(&self, id: u32, change: impl FnOnce(&mut BackendStats));

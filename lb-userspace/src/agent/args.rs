@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
-use lb_common::abi::{Config, config_flag};
+use lb_common::abi::{Config, WAYS, config_flag};
 use lb_common::tables::Table;
 
 use crate::dataplane::{HookChoice, Sizes};
@@ -235,7 +235,9 @@ impl Args {
         set(self.max_slots, &[Table::Slots]);
         set(self.max_backends, &[Table::Backends, Table::BackendStats, Table::OpenFlows]);
         set(self.max_services, &[Table::ServiceNames]);
-        set(self.max_flows, &[Table::FlowsV4, Table::FlowsV6]);
+        // Sets: a power of two, with room for as many at least.
+        let sets = |flows: u32| flows.div_ceil(WAYS as u32).clamp(2, 1 << 26).next_power_of_two();
+        set(self.max_flows.map(sets), &[Table::FlowsV4, Table::FlowsV6]);
         set(self.max_affinity, &[Table::Affinity]);
         set(self.max_source_ranges, &[Table::SourceRanges]);
         set(self.max_classes, &[Table::Classes]);

@@ -53,6 +53,8 @@ struct Agent<'a> {
     /// Service ports in the last desired state.
     services: usize,
     synced: bool,
+    /// Of the flow table, kept over restarts.
+    flow_seed: u32,
     retry_at: Option<Instant>,
 }
 
@@ -68,7 +70,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if found {
         info!("taking over what is pinned in {}", args.pin_dir.display());
     }
-    let config = args.config(dataplane::config());
+    let config = dataplane::for_maps(args.config(dataplane::config()), &store)?;
     let planner =
         Planner::adopt(&store, Limits::of(&store)?, plan::Options::default(), plan::steady_clock())?;
     let mut attacher = Attacher::new(&pins, &config, &store)?;
@@ -109,6 +111,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         said: BTreeSet::new(),
         services: 0,
         synced: false,
+        flow_seed: config.flow_seed,
         retry_at: None,
     };
     agent.write_meta(config.ticks_per_second, std::process::id())?;
@@ -251,8 +254,13 @@ impl Agent<'_> {
     }
 
     fn write_meta(&mut self, ticks_per_second: u32, agent_pid: u32) -> anyhow::Result<()> {
-        let meta =
-            Meta { abi_version: ABI_VERSION, synced: u32::from(self.synced), ticks_per_second, agent_pid };
+        let meta = Meta {
+            abi_version: ABI_VERSION,
+            synced: u32::from(self.synced),
+            ticks_per_second,
+            agent_pid,
+            flow_seed: self.flow_seed,
+        };
         self.store
             .update(Table::Meta, bytemuck::bytes_of(&0u32), bytemuck::bytes_of(&meta))
             .context("cannot write who is running")

@@ -7,11 +7,12 @@ use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use lb_common::abi::{Config, config_flag};
+use lb_common::abi::{Config, Meta, config_flag};
 use lb_common::tables::{SPECS, Spec, Table};
 use nix::time::{ClockId, clock_getres};
 
 use super::{DataplaneError, PinDir};
+use crate::maps::{MapError, MapStore};
 use crate::object::OBJECT;
 
 /// Lines of the verifier's log that are shown: its verdict and what led to it.
@@ -53,6 +54,22 @@ pub fn config() -> Config {
         config.flags |= config_flag::CSUM_IPV6;
     }
     config
+}
+
+/// The same constants with those that depend on the maps the programs will use.
+///
+/// # Errors
+/// [`MapError`] when a map cannot be read.
+pub fn for_maps(config: Config, store: &dyn MapStore) -> Result<Config, MapError> {
+    let mask = |table| store.capacity(table).map(|sets| (1 << sets.max(1).ilog2()) - 1);
+    let meta = store.lookup(Table::Meta, bytemuck::bytes_of(&0_u32))?;
+    let meta: Meta = meta.map_or_else(Meta::default, |meta| bytemuck::pod_read_unaligned(&meta));
+    Ok(Config {
+        flow_mask_v4: mask(Table::FlowsV4)?,
+        flow_mask_v6: mask(Table::FlowsV6)?,
+        flow_seed: meta.flow_seed,
+        ..config
+    })
 }
 
 /// The programs, loaded one by one as they are needed.

@@ -14,6 +14,6 @@ mod rehearsal;
 pub use attach::{Attached, Attacher, Target, detach};
 pub use error::DataplaneError;
 pub use hook::{Hook, HookChoice};
-pub use load::{Programs, Sizes, clock_ticks_per_second, config, kernel_at_least};
+pub use load::{Programs, Sizes, clock_ticks_per_second, config, for_maps, kernel_at_least};
 pub use pins::{Link, LinkKind, Lock, PinDir, meta};
 pub use rehearsal::{Outcome, Rehearsal};

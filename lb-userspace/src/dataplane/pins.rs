@@ -1,6 +1,7 @@
 //! The pin directory: names, lock, removal.
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -149,7 +150,11 @@ impl PinDir {
         }
         // META is pinned last: without it, an earlier start was cut short, and nothing here has been used yet.
         self.remove_maps();
-        let store = KernelStore::create(|spec| sizes.of(spec))?;
+        let mut store = KernelStore::create(|spec| sizes.of(spec))?;
+        // Drawn once: where a flow lies depends on it.
+        let seed = RandomState::new().hash_one(0_u8) as u32 | 1;
+        let meta = Meta { abi_version: ABI_VERSION, flow_seed: seed, ..Meta::default() };
+        store.update(Table::Meta, bytemuck::bytes_of(&0_u32), bytemuck::bytes_of(&meta))?;
         store.pin(&self.0)?;
         Ok((store, false))
     }

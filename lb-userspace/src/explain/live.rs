@@ -89,7 +89,8 @@ impl Live {
             bail!("{}: nothing is pinned there, so there is no dataplane to ask", pin_dir.display());
         }
         let store = pins.open_checked()?;
-        Ok(Self { pins, store, config: dataplane::config(), state: Vec::new() })
+        let config = dataplane::for_maps(dataplane::config(), &store)?;
+        Ok(Self { pins, store, config, state: Vec::new() })
     }
 
     /// The tables as they are now, for the host build of the engine.

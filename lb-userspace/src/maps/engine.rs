@@ -1,7 +1,7 @@
 //! The tables of the host build of the engine as a store: plans can be applied to them as to the kernel's.
 
 use lb_common::memory::Memory;
-use lb_common::tables::{Kind, Table};
+use lb_common::tables::Table;
 
 use super::{MapError, MapStore, Operation, check_entry};
 
@@ -32,10 +32,10 @@ impl MapStore for Memory {
     }
 
     fn capacity(&self, table: Table) -> Result<u32, MapError> {
-        Ok(table.spec().max_entries)
+        Ok(Memory::capacity(self, table))
     }
 }
 
 fn absent(table: Table, value: &[u8]) -> bool {
-    matches!(table.spec().kind, Kind::Array | Kind::PerCpuArray) && value.iter().all(|byte| *byte == 0)
+    table.spec().kind.is_array() && value.iter().all(|byte| *byte == 0)
 }

@@ -100,7 +100,8 @@ impl KernelStore {
     /// [`MapError::Shape`] for the first that differs.
     pub fn check_capacities(&self, capacity: impl Fn(&Spec) -> u32) -> Result<(), MapError> {
         for spec in SPECS {
-            same(spec, ENTRIES, self.map(spec.table)?.shape().max_entries, capacity(spec))?;
+            let found = self.map(spec.table)?.shape().max_entries;
+            same(spec, ENTRIES, spec.entries(found), spec.entries(capacity(spec)))?;
         }
         Ok(())
     }
@@ -206,7 +207,7 @@ fn no_batches(error: &io::Error) -> bool {
 }
 
 fn is_array(table: Table) -> bool {
-    matches!(table.spec().kind, Kind::Array | Kind::PerCpuArray)
+    table.spec().kind.is_array()
 }
 
 fn absent(table: Table, value: &[u8]) -> bool {

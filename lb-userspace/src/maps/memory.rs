@@ -61,7 +61,7 @@ impl MemoryStore {
 }
 
 fn is_array(table: Table) -> bool {
-    matches!(table.spec().kind, Kind::Array | Kind::PerCpuArray)
+    table.spec().kind.is_array()
 }
 
 fn index(key: &[u8]) -> u32 {

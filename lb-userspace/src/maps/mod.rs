@@ -6,6 +6,7 @@
 mod engine;
 mod error;
 mod faulty;
+mod flows;
 mod kernel;
 mod memory;
 mod render;
@@ -16,6 +17,7 @@ use lb_common::tables::Table;
 
 pub use error::{MapError, Operation};
 pub use faulty::{Call, Fault, FaultyStore};
+pub use flows::{change_flows, flow_table, put_flow, scan_flows};
 pub use kernel::{DEFAULT_PIN_DIR, KernelStore};
 pub use memory::MemoryStore;
 pub use render::render_key;

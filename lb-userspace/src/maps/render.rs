@@ -1,11 +1,11 @@
 //! Keys for people.
 
 use bytemuck::Pod;
-use lb_common::abi::{ClassKey, FlowKey, FrontendKey, SourceRangeKey};
+use lb_common::abi::{ClassKey, FrontendKey, SourceRangeKey};
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::tables::{Kind, Table};
 
-use crate::plan::words::{frontend_name, narrow, prefix, v4, v6};
+use crate::plan::words::{frontend_name, narrow, prefix};
 
 fn read<T: Pod>(bytes: &[u8]) -> Option<T> {
     bytemuck::try_pod_read_unaligned(bytes).ok()
@@ -26,16 +26,7 @@ fn decode(table: Table, key: &[u8]) -> Option<String> {
     Some(match table {
         Table::FrontendsV4 => frontend_name(&read::<FrontendKey<V4Addr>>(key)?).to_string(),
         Table::FrontendsV6 => frontend_name(&read::<FrontendKey<V6Addr>>(key)?).to_string(),
-        Table::FlowsV4 => {
-            let key: FlowKey<V4Addr> = read(key)?;
-            let (sport, dport) = (u16::from_be(key.sport_be), u16::from_be(key.dport_be));
-            format!("{}:{sport} to {}:{dport}/{}", v4(key.src), v4(key.dst), key.protocol)
-        }
-        Table::FlowsV6 => {
-            let key: FlowKey<V6Addr> = read(key)?;
-            let (sport, dport) = (u16::from_be(key.sport_be), u16::from_be(key.dport_be));
-            format!("[{}]:{sport} to [{}]:{dport}/{}", v6(key.src), v6(key.dst), key.protocol)
-        }
+        Table::FlowsV4 | Table::FlowsV6 => format!("set {}", read::<u32>(key)?),
         Table::Classes => {
             let key: ClassKey = read(key)?;
             prefix(key.addr, key.prefix_len)?.to_string()
@@ -50,7 +41,7 @@ fn decode(table: Table, key: &[u8]) -> Option<String> {
             format!("{} of service {}", narrow(key.client), key.service_id)
         }
         Table::Fragments => return None,
-        _ if matches!(table.spec().kind, Kind::Array | Kind::PerCpuArray | Kind::Hash) => {
+        _ if table.spec().kind.is_array() || table.spec().kind == Kind::Hash => {
             format!("entry {}", read::<u32>(key)?)
         }
         _ => return None,

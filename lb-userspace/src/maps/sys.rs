@@ -25,6 +25,8 @@ const LINK_DETACH: u32 = 34;
 
 /// `BPF_F_NO_PREALLOC`, which tries demand.
 const NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`, for the alignment that comes with it.
+const MMAPABLE: u32 = 1 << 10;
 
 /// `union bpf_attr` for commands on one entry.
 #[repr(C)]
@@ -176,7 +178,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 const fn number_of(kind: Kind) -> u32 {
     match kind {
         Kind::Hash => 1,
-        Kind::Array => 2,
+        Kind::Array | Kind::PageArray => 2,
         Kind::PerCpuArray => 6,
         Kind::LruHash => 9,
         Kind::LpmTrie => 11,
@@ -326,7 +328,11 @@ impl Map {
             key_size,
             value_size,
             max_entries,
-            flags: if kind == Kind::LpmTrie { NO_PREALLOC } else { 0 },
+            flags: match kind {
+                Kind::LpmTrie => NO_PREALLOC,
+                Kind::PageArray => MMAPABLE,
+                _ => 0,
+            },
             inner_fd: 0,
             numa_node: 0,
             name: [0; 16],

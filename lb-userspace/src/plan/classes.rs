@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use lb_common::abi::{ClassKey, Settings, address_class, settings_flag};
+use lb_common::abi::{ClassKey, RangeV4, RangeV6, Settings, address_class, settings_flag};
 
 use super::Options;
 use super::words::{v4_word, v6_words, wide_prefix};
@@ -73,7 +73,35 @@ pub fn settings(surroundings: &Surroundings, options: &Options) -> Settings {
             IpAddr::V6(addr) => settings.node_v6 = v6_words(*addr),
         }
     }
+    (settings.service_v4, settings.service_v6) = service_ranges(&surroundings.service_cidrs);
     settings
+}
+
+/// The service ranges for the filter's quick look: as many as there is room for, else everything.
+fn service_ranges(ranges: &[IpNet]) -> ([RangeV4; 2], [RangeV6; 2]) {
+    const NOTHING_V4: RangeV4 = RangeV4 { addr: u32::MAX, mask: 0 };
+    const NOTHING_V6: RangeV6 = RangeV6 { addr: [u32::MAX; 4], mask: [0; 4] };
+    let v4 = ranges.iter().filter_map(|range| match range {
+        IpNet::V4(net) => Some(RangeV4 { addr: v4_word(net.network()), mask: v4_word(net.netmask()) }),
+        IpNet::V6(_) => None,
+    });
+    let v6 = ranges.iter().filter_map(|range| match range {
+        IpNet::V6(net) => Some(RangeV6 { addr: v6_words(net.network()), mask: v6_words(net.netmask()) }),
+        IpNet::V4(_) => None,
+    });
+    (fill(v4, NOTHING_V4), fill(v6, NOTHING_V6))
+}
+
+/// `items` and then `nothing`; when they are too many, the default, which stands for everything.
+fn fill<T: Copy + Default, const N: usize>(items: impl Iterator<Item = T>, nothing: T) -> [T; N] {
+    let mut filled = [nothing; N];
+    for (i, item) in items.enumerate() {
+        match filled.get_mut(i) {
+            Some(place) => *place = item,
+            None => return [T::default(); N],
+        }
+    }
+    filled
 }
 
 /// Whether pods of a family can be told from others (A2, F9).

@@ -25,6 +25,8 @@ pub enum Op {
     Name(u32, Option<ServiceName>),
     /// `CLASSES`.
     Class(ClassKey, Option<u32>),
+    /// `FILTER`: a word.
+    Filter(u32, u64),
     /// `SOURCE_RANGES`; true adds, false removes.
     SourceRange(SourceRangeKey, bool),
     /// `SETTINGS`.
@@ -47,6 +49,7 @@ impl Op {
             Self::Backend(..) => Table::Backends,
             Self::Name(..) => Table::ServiceNames,
             Self::Class(..) => Table::Classes,
+            Self::Filter(..) => Table::Filter,
             Self::SourceRange(..) => Table::SourceRanges,
             Self::Settings(_) => Table::Settings,
             Self::ResetStats(_) => Table::BackendStats,
@@ -106,6 +109,10 @@ impl Op {
             Self::Class(key, class) => {
                 keys.extend(bytemuck::bytes_of(key));
                 values.extend(class.iter().flat_map(|class| class.to_ne_bytes()));
+            }
+            Self::Filter(word, value) => {
+                keys.extend(word.to_ne_bytes());
+                values.extend(value.to_ne_bytes());
             }
             Self::SourceRange(key, add) => {
                 keys.extend(bytemuck::bytes_of(key));
@@ -173,6 +180,7 @@ impl fmt::Display for Op {
                 }
                 class.map_or(Ok(()), |class| write!(f, ": {}", dump::class_bits(class)))
             }
+            Self::Filter(word, value) => write!(f, "word {word}: {value:016x}"),
             Self::SourceRange(key, _) => {
                 write!(f, "service #{} ", u32::from_be(key.service_id_be))?;
                 match prefix(key.addr, key.prefix_len.saturating_sub(32)) {

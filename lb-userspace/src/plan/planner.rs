@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::abi::{BackendEntry, FrontendEntry, SlotRange, SourceRangeKey};
+use lb_common::abi::{BackendEntry, FrontendEntry, SlotRange, SourceRangeKey, backend_flag};
+use lb_common::engine::filter::{self, cell};
 
 use super::adopt::Strays;
 use super::classes::{classes, settings};
 use super::numbers::Allocator;
 use super::op::{Op, Plan};
-use super::words::{FrontendName, prefix};
-use super::{Clock, Limits, Options, Problem, Tables};
+use super::words::{FrontendName, prefix, v4_word, v6_words};
+use super::{Clock, Limits, Options, Problem, Tables, dump};
 use crate::model::desired::{Desired, Service, ServicePortName, Surroundings};
 
 /// Names are shared between the planner's indices.
@@ -311,8 +312,27 @@ impl Planner {
                 _ => {}
             }
         }
+        match &op {
+            Op::Frontend(name, Some(_)) => self.let_through(name.addr, cell::DIALLED),
+            Op::Backend(_, entry) if entry.flags & backend_flag::ALIVE != 0 => {
+                self.let_through(dump::backend_addr(entry).ip(), cell::ANSWERS);
+            }
+            _ => {}
+        }
         self.tables.apply(&op);
         self.phases[phase as usize].push(op);
+    }
+
+    /// Sees to it that packets to or from an address get past the filter, before anything refers to it.
+    fn let_through(&mut self, addr: IpAddr, bits: u64) {
+        let (word, shift) = match addr {
+            IpAddr::V4(addr) => filter::place(v4_word(addr)),
+            IpAddr::V6(addr) => filter::place(v6_words(addr)),
+        };
+        let (before, wanted) = (self.tables.filter_word(word), bits << shift);
+        if before & wanted != wanted {
+            self.emit(Phase::Make, Op::Filter(word, before | wanted));
+        }
     }
 
     pub(super) fn frontend_capacity(&self, name: &FrontendName) -> u32 {

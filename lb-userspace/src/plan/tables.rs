@@ -26,6 +26,8 @@ pub struct Tables {
     pub names: BTreeMap<u32, ServiceName>,
     /// Classes of addresses.
     pub classes: BTreeMap<ClassKey, u32>,
+    /// Words of the filter; absent ones at the end are zero.
+    pub filter: Vec<u64>,
     /// Ranges of sources let in.
     pub source_ranges: BTreeSet<SourceRangeKey>,
     /// Settings; zero when never written.
@@ -78,6 +80,7 @@ impl Tables {
         scan(store, Table::Classes, |key: ClassKey, class: u32| {
             tables.classes.insert(key, class);
         })?;
+        scan(store, Table::Filter, |word: u32, value: u64| put(&mut tables.filter, word, value))?;
         scan(store, Table::SourceRanges, |key: SourceRangeKey, _: u32| {
             tables.source_ranges.insert(key);
         })?;
@@ -119,6 +122,7 @@ impl Tables {
             Op::Class(key, None) => {
                 self.classes.remove(key);
             }
+            Op::Filter(word, value) => put(&mut self.filter, *word, *value),
             Op::SourceRange(key, true) => {
                 self.source_ranges.insert(*key);
             }
@@ -128,6 +132,11 @@ impl Tables {
             Op::Settings(settings) => self.settings = *settings,
             Op::ResetStats(_) | Op::ResetOpenFlows(_) | Op::ResetTurns(_) => {}
         }
+    }
+
+    /// A word of the filter.
+    pub fn filter_word(&self, word: u32) -> u64 {
+        self.filter.get(word as usize).copied().unwrap_or(0)
     }
 
     /// A backend; zero when it was never written.

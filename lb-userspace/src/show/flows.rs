@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::output::{Listing, table};
 use super::{read, wanted};
-use crate::maps::MapStore;
+use crate::maps::{MapStore, scan_flows};
 use crate::model::desired::Protocol;
 use crate::plan::Tables;
 use crate::plan::words::{FrontendName, v4, v6};
@@ -77,8 +77,8 @@ pub(super) fn collect(
     let now = (ticks > 0).then(|| clock(ticks)).flatten();
     let mut rows = Vec::new();
     let age = |last_seen| Some(f64::from(elapsed(now?, last_seen)) / f64::from(ticks));
-    scan::<V4Addr>(store, Table::FlowsV4, &tables, filter, &age, &mut rows)?;
-    scan::<V6Addr>(store, Table::FlowsV6, &tables, filter, &age, &mut rows)?;
+    scan::<V4Addr>(store, &tables, filter, &age, &mut rows)?;
+    scan::<V6Addr>(store, &tables, filter, &age, &mut rows)?;
     rows.sort_by(|a, b| {
         let order = a.idle_seconds.unwrap_or(0.0).total_cmp(&b.idle_seconds.unwrap_or(0.0));
         order.then_with(|| (a.client, a.frontend).cmp(&(b.client, b.frontend)))
@@ -101,26 +101,19 @@ fn socket<A: Address>(addr: A, port_be: u16) -> SocketAddr {
 
 fn scan<A: Address>(
     store: &dyn MapStore,
-    table: Table,
     tables: &Tables,
     filter: &Filter,
     age: &dyn Fn(u32) -> Option<f64>,
     rows: &mut Vec<Row>,
 ) -> anyhow::Result<()> {
-    store.scan(table, &mut |key, value| {
-        let (Ok(key), Ok(entry)) = (
-            bytemuck::try_pod_read_unaligned::<FlowKey<A>>(key),
-            bytemuck::try_pod_read_unaligned::<FlowEntry<A>>(value),
-        ) else {
-            return;
-        };
+    scan_flows::<A>(store, &mut |key, entry| {
         if entry.flags & flow_flag::REPLY != 0 {
             return;
         }
         let client = socket(key.src, key.sport_be);
         let seen = socket(entry.src, entry.sport_be);
         let row = Row {
-            service: service(tables, &key, &entry),
+            service: service(tables, key, entry),
             protocol: Protocol::from_number(key.protocol)
                 .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
             client,

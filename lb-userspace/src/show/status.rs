@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lb_common::abi::{ABI_VERSION, Meta, backend_flag};
+use lb_common::family::{V4Addr, V6Addr};
 use lb_common::tables::Table;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use super::output::Listing;
 use super::read;
 use crate::dataplane::PinDir;
 use crate::dns::counters::{self, Counts};
-use crate::maps::{LinkInfo, MapError, MapStore, link_info};
+use crate::maps::{LinkInfo, MapError, MapStore, link_info, scan_flows};
 use crate::plan::Tables;
 
 /// How the dataplane is. The field names are stable.
@@ -69,14 +70,13 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
     let room = |used, of: &[Table]| -> anyhow::Result<Room> {
         let mut capacity = 0;
         for table in of {
-            capacity += u64::from(store.capacity(*table)?);
+            capacity += u64::from(table.spec().entries(store.capacity(*table)?));
         }
         Ok(Room { used, capacity })
     };
     let mut flows = 0;
-    for table in [Table::FlowsV4, Table::FlowsV6] {
-        store.scan(table, &mut |_, _| flows += 1)?;
-    }
+    scan_flows::<V4Addr>(store, &mut |_, _| flows += 1)?;
+    scan_flows::<V6Addr>(store, &mut |_, _| flows += 1)?;
     let alive = tables.backends.iter().filter(|backend| backend.flags & backend_flag::ALIVE != 0).count();
     let slots: u64 = {
         let mut runs: Vec<_> = tables.frontends.values().flat_map(|f| [f.internal, f.external]).collect();

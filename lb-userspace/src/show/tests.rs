@@ -12,7 +12,7 @@ use lb_common::tables::Table;
 
 use super::output::{Format, Listing, render};
 use super::{affinity, backends, flows, services, stats, status};
-use crate::maps::{MapStore, MemoryStore};
+use crate::maps::{MapStore, MemoryStore, put_flow};
 use crate::model::desired::*;
 use crate::plan::words::v4_word;
 use crate::plan::{Limits, Options, Planner, steady_clock};
@@ -76,7 +76,8 @@ fn store() -> MemoryStore {
         flows_closed: 2,
     };
     put(&mut store, Table::BackendStats, &1_u32, &stats);
-    let meta = Meta { abi_version: ABI_VERSION, synced: 1, ticks_per_second: 100, agent_pid: 0 };
+    let meta =
+        Meta { abi_version: ABI_VERSION, synced: 1, ticks_per_second: 100, agent_pid: 0, flow_seed: 1 };
     put(&mut store, Table::Meta, &0_u32, &meta);
     store
 }
@@ -95,7 +96,7 @@ fn flow(store: &mut MemoryStore, client_port: u16, protocol: u8, state: u8, flag
     (entry.sport_be, entry.dport_be) = (client_port.to_be(), 8080_u16.to_be());
     (entry.backend_id, entry.backend_generation, entry.frontend_id) = (1, 1, 1);
     (entry.last_seen, entry.state, entry.flags) = (last_seen, state, flags);
-    put(store, Table::FlowsV4, &key, &entry);
+    put_flow(store, u32::from(client_port), &key, &entry).unwrap();
 }
 
 fn cells(text: &str) -> Vec<Vec<&str>> {

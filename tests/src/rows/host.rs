@@ -1,11 +1,11 @@
 //! The host build of the engine.
 
-use lb_common::abi::Counter;
+use lb_common::abi::{Config, Counter};
 use lb_common::engine::answer::answer;
 use lb_common::engine::{Position, process};
 use lb_common::memory::{Memory, MemoryPacket};
 use lb_common::reason::Class;
-use lb_common::tables::{Kind, Table};
+use lb_common::tables::Table;
 use lb_userspace::maps::{MapError, MapStore};
 
 use super::Error;
@@ -22,6 +22,14 @@ impl Host {
     pub fn new() -> Self {
         let memory = Memory::new();
         memory.set_now(u32::MAX - 500);
+        Self { tables: HostTables(memory) }
+    }
+
+    /// The same with flow tables of `sets` sets, a power of two above 1.
+    pub fn with_flow_sets(sets: u32) -> Self {
+        let mut config = Config::with_ticks_per_second(100);
+        (config.flow_mask_v4, config.flow_mask_v6) = (sets - 1, sets - 1);
+        let memory = Memory::new().with_config(config);
         Self { tables: HostTables(memory) }
     }
 
@@ -76,7 +84,7 @@ impl Body for Host {
 struct HostTables(Memory);
 
 fn is_array(table: Table) -> bool {
-    matches!(table.spec().kind, Kind::Array | Kind::PerCpuArray)
+    table.spec().kind.is_array()
 }
 
 fn absent(table: Table, value: &[u8]) -> bool {

@@ -5,14 +5,12 @@ use std::os::fd::AsFd;
 use aya::maps::{Map, MapData};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{
-    AffinityEntry, Config, Counter, FlowEntry, FragmentEntry, IfaceEntry, config_flag, iface_flag,
-};
+use lb_common::abi::{AffinityEntry, Config, Counter, FragmentEntry, IfaceEntry, config_flag, iface_flag};
 use lb_common::engine::Position;
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
 use lb_common::tables::{SPECS, Spec, Table};
-use lb_userspace::maps::{KernelStore, MapStore, per_cpu};
+use lb_userspace::maps::{KernelStore, MapStore, change_flows, per_cpu};
 use lb_userspace::object::OBJECT;
 
 use super::Error;
@@ -39,6 +37,9 @@ pub fn small(spec: &Spec) -> u32 {
         Table::IfaceStats => REASON_SLOTS,
         Table::Ifaces => 16,
         Table::Backends | Table::BackendStats | Table::OpenFlows | Table::Turns => 512,
+        Table::FlowsV4 | Table::FlowsV6 => 1_024,
+        // Places in it follow from its size.
+        Table::Filter => spec.max_entries,
         _ => 4_096,
     }
 }
@@ -64,7 +65,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads these programs, with `capacity` giving the number of entries of each map.
+    /// Loads these programs, with `capacity` giving the number of entries of each map: a power of two for flow tables.
     ///
     /// # Errors
     /// The kernel refuses: not root, too old, or the verifier objects.
@@ -73,7 +74,10 @@ impl Loaded {
         config: &Config,
         capacity: impl Fn(&Spec) -> u32,
     ) -> Result<Self, Error> {
-        let mut ebpf = loader(config, capacity).load(OBJECT)?;
+        let mask = |table: Table| capacity(table.spec()) - 1;
+        let config =
+            Config { flow_mask_v4: mask(Table::FlowsV4), flow_mask_v6: mask(Table::FlowsV6), ..*config };
+        let mut ebpf = loader(&config, capacity).load(OBJECT)?;
         let mut store = KernelStore::empty();
         for spec in SPECS {
             let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;
@@ -122,8 +126,42 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses: not root, too old, or the verifier objects.
     pub fn load(hook: Hook) -> Result<Self, Error> {
+        Self::with_flow_sets(hook, small(Table::FlowsV4.spec()))
+    }
+
+    /// The same with flow tables of `sets` sets, a power of two above 1.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn with_flow_sets(hook: Hook, sets: u32) -> Result<Self, Error> {
         let programs = [hook.program().ok_or(Error::NoProgram("none"))?, EGRESS];
-        Ok(Self { hook, loaded: Loaded::new(&programs, &CONFIG, small)?, external: false })
+        let capacity = |spec: &Spec| match spec.table {
+            Table::FlowsV4 | Table::FlowsV6 => sets,
+            _ => small(spec),
+        };
+        Ok(Self { hook, loaded: Loaded::new(&programs, &CONFIG, capacity)?, external: false })
+    }
+
+    /// Gives a frame to the program, and nothing else: several threads may. What comes out.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame.
+    pub fn pass(&self, frame: &[u8]) -> Result<Vec<u8>, Error> {
+        self.test_run(self.hook.program().ok_or(Error::NoProgram("none"))?, frame).map(|(_, out)| out)
+    }
+
+    /// What a program returns, and the frame it leaves.
+    fn test_run(&self, name: &'static str, frame: &[u8]) -> Result<(u32, Vec<u8>), Error> {
+        let mut out = vec![0; frame.len() + GROWTH];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = match self.loaded.ebpf.program(name).ok_or(Error::NoProgram(name))? {
+            Program::Xdp(program) => program.test_run(options)?,
+            Program::SchedClassifier(program) => program.test_run(options)?,
+            _ => return Err(Error::NoProgram(name)),
+        };
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
     }
 
     fn mark_external(&mut self, external: bool) -> Result<(), Error> {
@@ -190,22 +228,23 @@ impl Body for Kernel {
     fn run(&mut self, frame: &[u8], position: Position) -> Result<Outcome, Error> {
         self.mark_external(position.external)?;
         let before = self.loaded.reasons()?;
-        let mut out = vec![0; frame.len() + GROWTH];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
         let name = if position.egress { EGRESS } else { self.hook.program().unwrap_or(EGRESS) };
-        let result = match self.loaded.ebpf.program(name).ok_or(Error::NoProgram(name))? {
-            Program::Xdp(program) => program.test_run(options)?,
-            Program::SchedClassifier(program) => program.test_run(options)?,
-            _ => return Err(Error::NoProgram(name)),
-        };
-        out.truncate(result.data_size_out as usize);
+        let (action, out) = self.test_run(name, frame)?;
         let reason = counted(&before, &self.loaded.reasons()?, frame.len())?;
-        Ok(Outcome { reason, action: result.return_value, frame: out })
+        Ok(Outcome { reason, action, frame: out })
     }
 
     fn advance(&mut self, seconds: u32) -> Result<(), Error> {
         let ticks = seconds * CONFIG.ticks_per_second;
+        macro_rules! age_flows {
+            ($($address:ty)*) => {$(
+                change_flows::<$address>(&mut self.loaded.store, &mut |_, entry| {
+                    entry.last_seen = entry.last_seen.wrapping_sub(ticks);
+                    true
+                })?;
+            )*};
+        }
+        age_flows!(V4Addr V6Addr);
         macro_rules! age {
             ($($table:ident $entry:ty;)*) => {$(
                 self.age(Table::$table, |value| {
@@ -216,8 +255,6 @@ impl Body for Kernel {
             )*};
         }
         age! {
-            FlowsV4 FlowEntry<V4Addr>;
-            FlowsV6 FlowEntry<V6Addr>;
             Affinity AffinityEntry;
             Fragments FragmentEntry;
         }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lb_common::abi::{BackendEntry, BackendStats, FlowKey};
+use lb_common::abi::{BackendEntry, BackendStats};
 use lb_common::family::Address;
 use lb_common::reason::{Class, Reason};
 use lb_common::tables::Table;
-use lb_userspace::maps::{MapStore, per_cpu};
+use lb_userspace::maps::{MapStore, change_flows, per_cpu};
 use lb_userspace::model::desired::Desired;
 use lb_userspace::plan::words::{narrow, v4_word, v6_words};
 use lb_userspace::plan::{Limits, Options, Planner};
@@ -315,27 +315,23 @@ fn backends(store: &dyn MapStore) -> Result<HashMap<At, Seen>, Error> {
 }
 
 fn evict(store: &mut dyn MapStore, packet: &Packet) -> Result<(), Error> {
-    fn key<A: Address>(src: A, dst: A, packet: &Packet) -> Vec<u8> {
-        let key = FlowKey {
-            src,
-            dst,
-            sport_be: packet.src.1.to_be(),
-            dport_be: packet.dst.1.to_be(),
-            protocol: packet.protocol(),
-            _pad: 0,
-            _pad2: 0,
-        };
-        bytemuck::bytes_of(&key).to_vec()
+    fn remove<A: Address>(store: &mut dyn MapStore, packet: &Packet, ends: (A, A)) -> Result<bool, Error> {
+        let mut found = false;
+        change_flows::<A>(store, &mut |key, _| {
+            let it = (key.src, key.dst) == ends
+                && (key.sport_be, key.dport_be) == (packet.src.1.to_be(), packet.dst.1.to_be())
+                && key.protocol == packet.protocol();
+            found |= it;
+            !it
+        })?;
+        Ok(found)
     }
-    let (table, key) = match (packet.src.0, packet.dst.0) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => (Table::FlowsV4, key(v4_word(src), v4_word(dst), packet)),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => (Table::FlowsV6, key(v6_words(src), v6_words(dst), packet)),
+    let found = match (packet.src.0, packet.dst.0) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => remove(store, packet, (v4_word(src), v4_word(dst)))?,
+        (IpAddr::V6(src), IpAddr::V6(dst)) => remove(store, packet, (v6_words(src), v6_words(dst)))?,
         _ => return Err(Error::Unexpected("a packet of two families".to_owned())),
     };
-    if store.delete(table, &key)? {
-        return Ok(());
-    }
-    Err(Error::Unexpected("there was no entry to evict".to_owned()))
+    if found { Ok(()) } else { Err(Error::Unexpected("there was no entry to evict".to_owned())) }
 }
 
 /// The destination address of an untagged frame without options.

@@ -26,6 +26,7 @@ fn a_replaced_pod_is_a_handful_of_operations_in_order() {
         "\
 write SLOTS 3: [1, 2, 4]
 write BACKENDS #4: 10.1.0.4:8080 service #1 alive,serving,usable generation 1
+write FILTER word 9680: 0020000000000000
 write FRONTENDS_V4 10.96.0.10:80/TCP: #1 service #1 masquerade-node,masquerade-external,drop-external internal 3+3 external 3+3
 write BACKENDS #3: 10.1.0.3:8080 service #1 dead generation 1
 "

@@ -73,7 +73,7 @@ pub(super) fn rows(rows: &mut Rows) {
         let other = s.conn_to(s.client(1000), (s.net.client(2), 5000), 1);
         let part = |from| other.request(Say::Open).payload(data()).slice(9, from, 1504);
         s.leave(Reason::NotOurs, &part(0));
-        s.leave(Reason::LateFragment, &part(1504));
+        s.leave(Reason::NotOurs, &part(1504));
     });
     rows.udp("A5 the last byte alone is a fragment", |s| {
         s.serve(&[s.svc(&[1])]);
