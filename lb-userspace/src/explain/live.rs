@@ -21,13 +21,14 @@ use crate::model::desired::Family;
 use crate::show::clock;
 
 /// What both answers start from, besides the flows of the packet's family.
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 12] = [
     Table::FrontendsV4,
     Table::FrontendsV6,
     Table::Slots,
     Table::Backends,
     Table::ServiceNames,
     Table::Classes,
+    Table::Filter,
     Table::SourceRanges,
     Table::Settings,
     Table::Affinity,

@@ -18,6 +18,7 @@ mod apply;
 mod claims;
 pub mod classes;
 mod dump;
+mod filter;
 pub mod layout;
 mod limits;
 pub mod numbers;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::abi::{BackendEntry, FrontendEntry, SlotRange, SourceRangeKey, backend_flag};
-use lb_common::engine::filter::{self, cell};
+use lb_common::engine::filter::cell;
 
 use super::adopt::Strays;
 use super::classes::{classes, settings};
 use super::numbers::Allocator;
 use super::op::{Op, Plan};
-use super::words::{FrontendName, prefix, v4_word, v6_words};
+use super::words::{FrontendName, prefix};
 use super::{Clock, Limits, Options, Problem, Tables, dump};
 use crate::model::desired::{Desired, Service, ServicePortName, Surroundings};
 
@@ -201,7 +201,7 @@ impl Planner {
         Ok(self.finish())
     }
 
-    fn finish(&mut self) -> Plan {
+    pub(super) fn finish(&mut self) -> Plan {
         let mut ops = Vec::new();
         for phase in &mut self.phases {
             // One table after another, so that each takes one call; within a table the order stays.
@@ -321,18 +321,6 @@ impl Planner {
         }
         self.tables.apply(&op);
         self.phases[phase as usize].push(op);
-    }
-
-    /// Sees to it that packets to or from an address get past the filter, before anything refers to it.
-    fn let_through(&mut self, addr: IpAddr, bits: u64) {
-        let (word, shift) = match addr {
-            IpAddr::V4(addr) => filter::place(v4_word(addr)),
-            IpAddr::V6(addr) => filter::place(v6_words(addr)),
-        };
-        let (before, wanted) = (self.tables.filter_word(word), bits << shift);
-        if before & wanted != wanted {
-            self.emit(Phase::Make, Op::Filter(word, before | wanted));
-        }
     }
 
     pub(super) fn frontend_capacity(&self, name: &FrontendName) -> u32 {

@@ -2,6 +2,7 @@
 
 mod build;
 mod dumps;
+mod filter;
 mod limits;
 mod restarts;
 mod steps;
