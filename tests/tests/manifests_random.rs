@@ -22,7 +22,12 @@ const STRIDE: u32 = 50;
 
 fn size(spec: &Spec) -> u32 {
     // Maglev tables are long; all else is short, and read often here.
-    if spec.name == "SLOTS" { 65_536 } else { spec.max_entries.min(8192) }
+    match spec.name {
+        "SLOTS" => 65_536,
+        // Places in it follow from its size.
+        "FILTER" => spec.max_entries,
+        _ => spec.max_entries.min(8192),
+    }
 }
 
 fn config() -> ModelConfig {

@@ -17,12 +17,17 @@ use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::{self, NonNull, addr_of, addr_of_mut};
 
-use crate::abi::{FlowEntry, FlowKey, FlowSet, FlowWay, WAYS};
+use super::state;
+use crate::abi::{FlowEntry, FlowKey, FlowSet, FlowWay, WAYS, flow_state};
 use crate::family::Address;
 
 /// Times a set's lock is tried before the table counts as full. Whoever holds it needs some tens of nanoseconds and is
 /// never interrupted by another program of its CPU.
 const LOCK_TRIES: u32 = 64;
+
+/// Ticks that a flow counts as idle before its client has answered its backend's answer. The clock may be as coarse as 10 ms, and a flood
+/// fills a small table in a few ticks: within so many, the flood's flows make way before proven ones do.
+const UNPROVEN_TICKS: u64 = 2;
 
 /// Finalizer constants of SplitMix64 (S. Vigna, public domain).
 const MIX: [u64; 2] = [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
@@ -269,16 +274,22 @@ unsafe fn clear<A: Address, T: FlowSets>(way: *mut FlowWay<A>) {
     }
 }
 
-/// How long a way has been of no use, in ticks; a free way for longer than any other.
+/// How long a way has been of no use, in ticks; a free way for longer than any other, a new flow a little longer than it was.
 ///
 /// # Safety
 /// As [`find`].
 #[inline(always)]
 unsafe fn idle<A: Address>(way: *mut FlowWay<A>, now: u32) -> u64 {
     // SAFETY: the caller's promise.
-    let (protocol, last_seen) =
-        unsafe { (addr_of!((*way).key.protocol).read(), addr_of!((*way).entry.last_seen).read()) };
-    if protocol == 0 { 1 << 32 } else { u64::from(now.wrapping_sub(last_seen)) }
+    let (protocol, last_seen, state) = unsafe {
+        let entry = addr_of!((*way).entry);
+        (addr_of!((*way).key.protocol).read(), (*entry).last_seen, (*entry).state)
+    };
+    if protocol == 0 {
+        return 1 << 32;
+    }
+    let unproven = if state & flow_state::CONFIRMED == 0 { UNPROVEN_TICKS } else { 0 };
+    u64::from(state::elapsed(now, last_seen)) + unproven
 }
 
 /// The way of a set that has been of no use for longest, and for how long.
