@@ -173,6 +173,15 @@ impl<C: Cut> Steps<Frame<C>> for KernelTables {
     }
 
     #[inline(always)]
+    fn make_way<W: Wire>(&self, _work: &mut Work<W::Addr>) {
+        if W::IS_V6 {
+            lb_make_way_v6()
+        } else {
+            lb_make_way_v4()
+        };
+    }
+
+    #[inline(always)]
     fn forget<W: Wire>(&self, _work: &mut Work<W::Addr>) {
         if W::IS_V6 {
             lb_forget_v6()
@@ -218,7 +227,7 @@ cut! { Xdp<true>, xdp_md, Xdp::<true>,
 }
 
 macro_rules! flow_pieces {
-    ($($first:ident $record:ident $refresh:ident $forget:ident $wire:ty;)*) => {$(
+    ($($first:ident $record:ident $refresh:ident $make_way:ident $forget:ident $wire:ty;)*) => {$(
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $first() -> u32 {
@@ -242,6 +251,15 @@ macro_rules! flow_pieces {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $make_way() -> u32 {
+            if let Some(work) = work::<$wire>() {
+                flow::make_way(&KernelTables, work);
+            }
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $forget() -> u32 {
             if let Some(work) = work::<$wire>() {
                 flow::forget(&KernelTables, work);
@@ -252,8 +270,8 @@ macro_rules! flow_pieces {
 }
 
 flow_pieces! {
-    lb_first_packet_v4 lb_record_v4 lb_refresh_v4 lb_forget_v4 V4;
-    lb_first_packet_v6 lb_record_v6 lb_refresh_v6 lb_forget_v6 V6;
+    lb_first_packet_v4 lb_record_v4 lb_refresh_v4 lb_make_way_v4 lb_forget_v4 V4;
+    lb_first_packet_v6 lb_record_v6 lb_refresh_v6 lb_make_way_v6 lb_forget_v6 V6;
 }
 
 macro_rules! traces {

@@ -52,19 +52,22 @@ pub enum Seen {
     Maybe,
 }
 
-/// Looks at the addresses of a packet.
+/// Looks at the addresses of a packet. Also says whether the destination may be a backend, dialled by its own address.
 #[inline(always)]
-pub fn look<A: Address, T: Tables>(tables: &T, src: A, dst: A) -> Seen {
+pub fn look<A: Address, T: Tables>(tables: &T, src: A, dst: A) -> (Seen, bool) {
     let in_service_range = match tables.settings() {
         Some(settings) => in_service_range(&settings, dst),
         None => true,
     };
     let (word, shift) = place(dst);
-    if in_service_range || tables.filter(word) >> shift & cell::DIALLED != 0 {
-        return Seen::Maybe;
+    let dst_cell = tables.filter(word) >> shift;
+    let to_backend = dst_cell & cell::ANSWERS != 0;
+    if in_service_range || dst_cell & cell::DIALLED != 0 {
+        return (Seen::Maybe, to_backend);
     }
     let (word, shift) = place(src);
-    if tables.filter(word) >> shift & cell::ANSWERS != 0 { Seen::MaybeReply } else { Seen::NotOurs }
+    let answers = tables.filter(word) >> shift & cell::ANSWERS != 0;
+    (if answers { Seen::MaybeReply } else { Seen::NotOurs }, to_backend)
 }
 
 /// Whether an address may be inside a service range. Settings that were never written know nothing: it may.

@@ -81,6 +81,27 @@ pub fn forget<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     }
 }
 
+/// Before a client dials a backend by its own address, from a port with which it reached that backend through a frontend: that
+/// flow's way back, should it be over, would take the answers for its own.
+#[inline(always)]
+pub fn make_way<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
+    turn(&mut work.met.key);
+    let over = flow_table::change(tables, &work.met.key, |entry| {
+        entry.flags & flow_flag::REPLY != 0 && state::is_closing(entry.state)
+    });
+    if over == Some(true) {
+        forget(tables, work);
+    }
+    turn(&mut work.met.key);
+}
+
+/// The key of packets the other way, nothing translated.
+#[inline(always)]
+fn turn<A: Address>(key: &mut FlowKey<A>) {
+    (key.src, key.dst) = (key.dst, key.src);
+    (key.sport_be, key.dport_be) = (key.dport_be, key.sport_be);
+}
+
 /// Takes a flow that has ended off its backend's open ones, unless the number has been given to another backend since.
 #[inline(always)]
 fn count_end<A, T: Tables>(tables: &T, entry: &FlowEntry<A>) {

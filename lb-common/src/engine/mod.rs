@@ -23,7 +23,7 @@ pub mod tables;
 use self::filter::Seen;
 use self::open::Origin;
 use self::packet::Packet;
-use self::parse::{Fragment, Met, Transport, V4, V6, Wire};
+use self::parse::{Fragment, Met, Transport, V4, V6, Wire, tcp_flag};
 use self::rewrite::rewrite;
 use self::steps::{Steps, Work};
 use self::tables::Tables;
@@ -72,7 +72,7 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
     };
     let has_ports = matches!(ip.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
     let mut transport = Transport::default();
-    let mut seen = Seen::Maybe;
+    let (mut seen, mut direct) = (Seen::Maybe, false);
     if has_ports {
         if !matches!(ip.fragment, Fragment::Later(_)) {
             transport = match parse::transport(packet, &ip) {
@@ -80,8 +80,10 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
                 Err(reason) => return reason,
             };
         }
-        seen = filter::look(steps, ip.src, ip.dst);
-        if seen == Seen::NotOurs {
+        let to_backend;
+        (seen, to_backend) = filter::look(steps, ip.src, ip.dst);
+        direct = to_backend && transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+        if seen == Seen::NotOurs && !direct {
             return Reason::NotOurs;
         }
     }
@@ -100,6 +102,12 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
         && !recall_fragment(steps, &mut work.met.key, id)
     {
         return Reason::LateFragment;
+    }
+    if direct {
+        steps.make_way::<W>(work);
+    }
+    if seen == Seen::NotOurs {
+        return Reason::NotOurs;
     }
     let reason = match flow::established::<W, P, S>(steps, work) {
         Some(reason) => reason,

@@ -99,6 +99,11 @@ pub trait Steps<P: Packet>: Tables + Sized {
         flow::refresh::<W::Addr, Self>(self, work, learned);
     }
 
+    /// See [`flow::make_way`].
+    fn make_way<W: Wire>(&self, work: &mut Work<W::Addr>) {
+        flow::make_way::<W::Addr, Self>(self, work);
+    }
+
     /// See [`flow::forget`].
     fn forget<W: Wire>(&self, work: &mut Work<W::Addr>) {
         flow::forget::<W::Addr, Self>(self, work);

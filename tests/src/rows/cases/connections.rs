@@ -211,6 +211,20 @@ fn reuse(rows: &mut Rows) {
         s.open(&conn.by(s.pod(2)));
         s.to(&conn.by(s.pod(2)), Say::Data);
     });
+    rows.each(
+        "C3 a closed flow does not take the answers to a client that dials its backend itself",
+        CONNECTED,
+        |s| {
+            s.serve(&[s.svc(&[1])]);
+            let conn = s.conn(1000, 1);
+            s.establish(&conn);
+            s.to(&conn, Say::Fin);
+            s.back(&conn, Say::Fin);
+            s.leave(Reason::NotOurs, &conn.forwarded(Say::Open));
+            s.leave(Reason::NotOurs, &conn.reply(Say::Accept));
+            s.leave(Reason::NotOurs, &conn.forwarded(Say::Data));
+        },
+    );
     rows.tcp("C3 a new flow of the same ends may get the same backend", |s| {
         s.serve(&[s.svc(&[1])]);
         let conn = s.conn(1000, 1);
