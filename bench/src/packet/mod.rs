@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lb_common::abi::WAYS;
 use lb_tests::rows::net::At;
 use lb_tests::rows::service::Svc;
 use nix::time::{ClockId, clock_gettime};
@@ -22,7 +23,7 @@ use serde::Serialize;
 use self::case::{Case, FLOWS};
 use self::driver::{Driver, noop, run};
 use self::hook::Hook;
-use self::world::{Kind, World};
+use self::world::{FLOW_SETS, Kind, World, capacity};
 use crate::cpus;
 use crate::sample::{Random, Spread};
 
@@ -169,7 +170,7 @@ impl Bench {
     fn new(effort: Effort) -> anyhow::Result<Self> {
         let pods: Vec<u8> = (1..=BACKENDS).collect();
         let services = Kind::ALL.map(|kind| Svc::new(kind.net, kind.protocol, kind.service(), &pods));
-        let world = World::new(&Hook::ALL, &services, |spec| spec.max_entries)?;
+        let world = World::new(&Hook::ALL, &services, capacity)?;
         let mut noops = Vec::new();
         let mut harness: BTreeMap<_, [Vec<f64>; 3]> = BTreeMap::new();
         for hook in Hook::ALL {
@@ -233,7 +234,7 @@ impl Bench {
             return Ok(());
         }
         if cases == [Case::NewFlowFull] {
-            let most = kind.flows().spec().max_entries;
+            let most = FLOW_SETS * WAYS as u32;
             // Each brings two entries.
             ready[0].ours.run(most / 2 + most / 8)?;
         }

@@ -28,8 +28,18 @@ const PORT: u16 = 80;
 const FIRST_PORT: u16 = 1024;
 /// Flows of each client.
 const FLOWS_PER_CLIENT: u32 = 1024;
+/// Sets of each flow table: room for twice as many flows as usual, so that none of those timed has had to make way.
+pub(crate) const FLOW_SETS: u32 = 131_072;
 /// Bytes behind the transport header.
 const PAYLOAD: usize = 64;
+
+/// Entries of the maps.
+pub(crate) fn capacity(spec: &Spec) -> u32 {
+    match spec.table {
+        Table::FlowsV4 | Table::FlowsV6 => FLOW_SETS,
+        _ => spec.max_entries,
+    }
+}
 
 /// A family and a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The flow table: sets of [`WAYS`] entries, each entry in cache lines of its own, in one array.
 //!
-//! A key's hash names two sets: the first is taken unless it is full (Azar, Broder, Karlin, Upfal: Balanced Allocations, 1994).
+//! A key's hash names two sets: the first is taken unless it is nearly full (Azar, Broder, Karlin, Upfal: Balanced Allocations, 1994).
 //! So nearly every search is one array lookup, and one cache line when the first way is the right one. When both are
 //! full, the entry of theirs that has been idle longest makes way: a flow with traffic stays while an idle one
 //! shares its sets (C5).
@@ -17,13 +17,22 @@ use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::{self, NonNull, addr_of, addr_of_mut};
 
-use super::state;
 use crate::abi::{FlowEntry, FlowKey, FlowSet, FlowWay, WAYS, flow_state};
 use crate::family::Address;
 
 /// Times a set's lock is tried before the table counts as full. Whoever holds it needs some tens of nanoseconds and is
 /// never interrupted by another program of its CPU.
 const LOCK_TRIES: u32 = 64;
+
+/// What a free way offers: more than any time.
+const FREE: u64 = 1 << 33;
+
+/// Whether an entry goes to its first set: while that has two free ways, or no less to offer than the second. So nearly all
+/// are found at once, and hardly any set is full while others have room.
+#[inline(always)]
+const fn keeps_first(first: u64, second: u64) -> bool {
+    first >= 2 * FREE || first >= second
+}
 
 /// Ticks that a flow counts as idle before its client has answered its backend's answer. The clock may be as coarse as 10 ms, and a flood
 /// fills a small table in a few ticks: within so many, the flood's flows make way before proven ones do.
@@ -285,11 +294,34 @@ unsafe fn idle<A: Address>(way: *mut FlowWay<A>, now: u32) -> u64 {
         let entry = addr_of!((*way).entry);
         (addr_of!((*way).key.protocol).read(), (*entry).last_seen, (*entry).state)
     };
-    if protocol == 0 {
-        return 1 << 32;
+    // Without branches, each of which the verifier would follow for each way.
+    let free = u64::from(protocol).wrapping_sub(1) >> 63;
+    let unproven = u64::from(state & flow_state::CONFIRMED).wrapping_sub(1) >> 63;
+    // As `state::elapsed`: a time ahead of now is no time.
+    let ticks = now.wrapping_sub(last_seen);
+    let idle = u64::from(ticks) & u64::from(ticks >> 31).wrapping_sub(1);
+    free * FREE + idle + unproven * UNPROVEN_TICKS
+}
+
+/// What a set has to offer: more for each free way, else for how long a way has been of no use.
+///
+/// # Safety
+/// As [`find`].
+#[inline(always)]
+unsafe fn offer<A: Address>(set: *mut FlowSet<A>, now: u32) -> u64 {
+    let (mut free, mut most) = (0, 0);
+    let mut i = 0;
+    while i < WAYS {
+        // SAFETY: `i` is below `WAYS`.
+        let idle = unsafe { idle(way(set, i), now) };
+        free += idle & FREE;
+        if idle > most {
+            most = idle;
+        }
+        i += 1;
     }
-    let unproven = if state & flow_state::CONFIRMED == 0 { UNPROVEN_TICKS } else { 0 };
-    u64::from(state::elapsed(now, last_seen)) + unproven
+    // Free ways are in front of all times.
+    free | (most & u64::from(u32::MAX))
 }
 
 /// The way of a set that has been of no use for longest, and for how long.
@@ -330,7 +362,7 @@ unsafe fn settle<A: Address, T: FlowSets>(
         }
         let (i, idle) = idlest(set, entry.last_seen);
         let way = way(set, T::hidden(i, entry.last_seen) & (WAYS - 1));
-        let taken = idle >> 32 == 0;
+        let taken = idle < FREE;
         if taken {
             // Not by way of the stack, which is short in the kernel.
             ptr::copy_nonoverlapping(addr_of!((*way).key), &raw mut evicted.0, 1);
@@ -415,7 +447,7 @@ pub fn insert<A: Address, T: FlowSets>(
         let now = entry.last_seen;
         let wrote = if found.is_some_and(|found| !replace(&(*found.way).entry)) {
             Wrote::Exists
-        } else if !in_second && (in_first || idlest(first, now).1 >= idlest(second, now).1) {
+        } else if !in_second && (in_first || keeps_first(offer(first, now), offer(second, now))) {
             settle::<A, T>(first, &query, entry, evicted)
         } else if lock::<A, T>(second) {
             let wrote = settle::<A, T>(second, &query, entry, evicted);
