@@ -189,6 +189,25 @@ impl Context for Skb {
     }
 }
 
+/// The same number, of which the verifier no longer knows anything. `unknown` is something that it does not know.
+#[inline(always)]
+pub fn hidden(number: usize, unknown: usize) -> usize {
+    let mut number = number;
+    // SAFETY: adds zero. The verifier does not know that `x ^ x` is.
+    unsafe {
+        asm!(
+            "{1} = {2}",
+            "{1} ^= {2}",
+            "{0} += {1}",
+            inout(reg) number,
+            out(reg) _,
+            in(reg) unknown,
+            options(pure, nomem)
+        );
+    }
+    number
+}
+
 /// A packet for the engine.
 pub struct Frame<C>(pub C);
 
@@ -233,21 +252,7 @@ impl<C: Context> Packet for Frame<C> {
 
     #[inline(always)]
     fn forget(&self, number: usize) -> usize {
-        let unknown = self.0.data_end() - self.0.data();
-        let mut number = number;
-        // SAFETY: adds zero. The verifier does not know that `x ^ x` is.
-        unsafe {
-            asm!(
-                "{1} = {2}",
-                "{1} ^= {2}",
-                "{0} += {1}",
-                inout(reg) number,
-                out(reg) _,
-                in(reg) unknown,
-                options(pure, nomem)
-            );
-        }
-        number
+        hidden(number, self.0.data_end() - self.0.data())
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use lb_common::engine::tables::{Added, Tables};
 use lb_common::family::{Address, V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
 
-use crate::{maps, steps};
+use crate::{frame, maps, steps};
 
 /// Constants, set by the loader in the object's read-only data.
 #[unsafe(no_mangle)]
@@ -72,20 +72,7 @@ unsafe impl FlowSets for KernelTables {
 
     #[inline(always)]
     fn hidden(number: usize, unknown: u32) -> usize {
-        let mut number = number;
-        // SAFETY: adds zero. The verifier does not know that `x ^ x` is.
-        unsafe {
-            asm!(
-                "{1} = {2}",
-                "{1} ^= {2}",
-                "{0} += {1}",
-                inout(reg) number,
-                out(reg) _,
-                in(reg) u64::from(unknown),
-                options(pure, nomem)
-            );
-        }
-        number
+        frame::hidden(number, unknown as usize)
     }
 }
 

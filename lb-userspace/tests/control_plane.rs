@@ -3,6 +3,8 @@
 //! Settings are lines `#! key value` at the head of the YAML file. `UPDATE_EXPECTED=1` writes the texts anew; the
 //! difference is to be reviewed like code.
 
+mod written_down;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -56,23 +58,5 @@ fn run(file: &Path) -> String {
 
 #[test]
 fn desired_state_is_as_written_down() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control_plane");
-    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
-    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    assert!(files.len() >= 8, "{files:?}");
-    let mut failed = Vec::new();
-    for file in files {
-        let actual = run(&file);
-        let expected_file = file.with_extension("txt");
-        if update {
-            fs::write(&expected_file, &actual).unwrap();
-        }
-        let expected = fs::read_to_string(&expected_file).unwrap_or_default();
-        if actual != expected {
-            failed.push(format!("{}\n--- expected\n{expected}--- actual\n{actual}", file.display()));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    written_down::check("control_plane", 8, run);
 }

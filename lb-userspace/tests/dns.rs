@@ -2,6 +2,8 @@
 //! in the YAML file as lines `#? NAME TYPE`. Settings are lines `#! key value`. `UPDATE_EXPECTED=1` writes the texts anew;
 //! the difference is to be reviewed like code.
 
+mod written_down;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -74,25 +76,9 @@ fn transcript(zone: &Zone, questions: &str) -> String {
 
 #[test]
 fn zones_and_answers_are_as_written_down() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dns");
-    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
-    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    assert!(files.len() >= 6, "{files:?}");
-    let mut failed = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let (zone, problems) = zone(&file, &text);
-        let actual = problems + &zone.dump() + &transcript(&zone, &text);
-        let expected_file = file.with_extension("txt");
-        if update {
-            fs::write(&expected_file, &actual).unwrap();
-        }
-        let expected = fs::read_to_string(&expected_file).unwrap_or_default();
-        if actual != expected {
-            failed.push(format!("{}\n--- expected\n{expected}--- actual\n{actual}", file.display()));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    written_down::check("dns", 6, |file| {
+        let text = fs::read_to_string(file).unwrap();
+        let (zone, problems) = zone(file, &text);
+        problems + &zone.dump() + &transcript(&zone, &text)
+    });
 }

@@ -236,12 +236,16 @@ unsafe fn unlock<A, T: FlowSets>(set: *mut FlowSet<A>) {
     unsafe { T::exchange(addr_of_mut!((*way(set, 0)).lock), 0) };
 }
 
-/// Changes a way so that readers notice.
+/// Changes a way so that readers notice: a key's words, and an entry unless it is to be free.
 ///
 /// # Safety
 /// `way` is valid and its set's lock is held.
 #[inline(always)]
-unsafe fn write<A: Address, T: FlowSets>(way: *mut FlowWay<A>, query: &Query, entry: &FlowEntry<A>) {
+unsafe fn write<A: Address, T: FlowSets>(
+    way: *mut FlowWay<A>,
+    key_words: &[u64; 5],
+    entry: Option<&FlowEntry<A>>,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let version = addr_of_mut!((*way).version);
@@ -251,32 +255,11 @@ unsafe fn write<A: Address, T: FlowSets>(way: *mut FlowWay<A>, query: &Query, en
         let key: *mut u64 = addr_of_mut!((*way).key).cast();
         let mut i = 0;
         while i < words::<A>() {
-            key.add(i).write_volatile(query.words[i]);
+            key.add(i).write_volatile(key_words[i]);
             i += 1;
         }
-        ptr::copy_nonoverlapping(entry, addr_of_mut!((*way).entry), 1);
-        T::order();
-        version.write_volatile((before | 1).wrapping_add(1));
-    }
-}
-
-/// Frees a way.
-///
-/// # Safety
-/// As [`write`].
-#[inline(always)]
-unsafe fn clear<A: Address, T: FlowSets>(way: *mut FlowWay<A>) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let version = addr_of_mut!((*way).version);
-        let before = version.read_volatile();
-        version.write_volatile(before | 1);
-        T::order();
-        let key: *mut u64 = addr_of_mut!((*way).key).cast();
-        let mut i = 0;
-        while i < words::<A>() {
-            key.add(i).write_volatile(0);
-            i += 1;
+        if let Some(entry) = entry {
+            ptr::copy_nonoverlapping(entry, addr_of_mut!((*way).entry), 1);
         }
         T::order();
         version.write_volatile((before | 1).wrapping_add(1));
@@ -357,7 +340,7 @@ unsafe fn settle<A: Address, T: FlowSets>(
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(found) = find::<A, T>(set, query) {
-            write::<A, T>(found.way, query, entry);
+            write::<A, T>(found.way, &query.words, Some(entry));
             return Wrote::Free;
         }
         let (i, idle) = idlest(set, entry.last_seen);
@@ -368,7 +351,7 @@ unsafe fn settle<A: Address, T: FlowSets>(
             ptr::copy_nonoverlapping(addr_of!((*way).key), &raw mut evicted.0, 1);
             ptr::copy_nonoverlapping(addr_of!((*way).entry), &raw mut evicted.1, 1);
         }
-        write::<A, T>(way, query, entry);
+        write::<A, T>(way, &query.words, Some(entry));
         if taken { Wrote::Evicted } else { Wrote::Free }
     }
 }
@@ -515,7 +498,7 @@ pub fn remove_if<A: Address, T: FlowSets>(
         // SAFETY: `at_way` gives valid ways, with the lock held.
         unsafe {
             if whether(&(*way).entry) {
-                clear::<A, T>(way);
+                write::<A, T>(way, &[0; 5], None);
             }
         }
     });

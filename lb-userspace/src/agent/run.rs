@@ -66,7 +66,7 @@ struct Agent<'a> {
 
 /// Runs until a signal.
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
-    if let Some((pool, service)) = args.ranges().overlap() {
+    if let Some((pool, service)) = args.model.ranges().overlap() {
         bail!("--load-balancer-pool {pool} and --service-cidr {service} overlap; move one of them");
     }
     let pins = PinDir::new(&args.pin_dir);
@@ -83,7 +83,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if args.trace {
         tokio::spawn(follow(attacher.kernel_log()?));
     }
-    let (allocator, complaint) = Allocator::open(args.ranges(), Some(args.state_file.clone()));
+    let (allocator, complaint) = Allocator::open(args.model.ranges(), Some(args.state_file.clone()));
     if let Some(complaint) = complaint {
         warn!("{complaint}");
     }

@@ -16,4 +16,4 @@ pub use error::DataplaneError;
 pub use hook::{Hook, HookChoice};
 pub use load::{Programs, Sizes, clock_ticks_per_second, config, for_maps, kernel_at_least};
 pub use pins::{Link, LinkKind, Lock, PinDir, meta};
-pub use rehearsal::{Outcome, Rehearsal};
+pub use rehearsal::{Outcome, Rehearsal, map_data};

@@ -70,7 +70,7 @@ impl Rehearsal {
         let ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Object { reason: explain(&error) })?;
         let mut private = KernelStore::empty();
         for spec in SPECS.iter().filter(|spec| is_private(spec.table)) {
-            let data = ebpf.map(spec.name).and_then(data);
+            let data = ebpf.map(spec.name).and_then(map_data);
             let missing = || DataplaneError::Object { reason: format!("map {} is missing", spec.name) };
             let fd = data.ok_or_else(missing)?.fd().as_fd().try_clone_to_owned();
             let fd = fd.map_err(|error| DataplaneError::Object { reason: error.to_string() })?;
@@ -141,8 +141,8 @@ fn run(program: &mut Program, options: TestRunOptions<'_>) -> Result<u32, Progra
     Ok(result.data_size_out)
 }
 
-/// The descriptor of a map of any kind that we use.
-fn data(map: &Map) -> Option<&MapData> {
+/// The data of a map of any kind that we use.
+pub fn map_data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)

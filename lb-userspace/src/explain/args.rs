@@ -1,17 +1,13 @@
 //! The command line of `lb explain`.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use ipnet::IpNet;
 
-use crate::agent::args::{ExternalClusterIp, NodePortAddress, Switch, parse_nodeport_addresses, parse_ports};
 use crate::maps::DEFAULT_PIN_DIR;
-use crate::model::allocate::Ranges;
-use crate::model::config::{Interface, ModelConfig, NodePortAddresses};
-use crate::model::desired::Algorithm;
+use crate::model::args::ModelArgs;
 
 /// Say what happens to the first packet of a connection, and why.
 #[derive(Clone, Debug, ClapArgs)]
@@ -47,50 +43,14 @@ pub struct Args {
     #[arg(long, value_name = "BYTES")]
     pub cut: Option<usize>,
 
-    /// Name of the node that meets the packet, as Pods and EndpointSlices call it
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
-    pub node_name: String,
+    /// The node, the cluster, and how Services are served.
+    #[command(flatten)]
+    pub model: ModelArgs,
 
-    /// An address of that node, with a prefix length if it matters. May be given several times; the first of each family
+    /// An address of the node, with a prefix length if it matters. May be given several times; the first of each family
     /// is the one on the default route. When left out, those of the Node object
     #[arg(long, value_name = "ADDRESS", value_parser = parse_node_address)]
     pub node_address: Vec<IpNet>,
-
-    /// Range that Services without a clusterIP get one from; one for each family
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
-    pub service_cidr: Vec<IpNet>,
-
-    /// Range that pods have their addresses from; tells clients in the cluster from those outside
-    #[arg(long, value_name = "CIDR")]
-    pub pod_cidr: Vec<IpNet>,
-
-    /// Range that Services of type NodePort get their ports from
-    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, default_value = "30000-32767")]
-    pub service_node_port_range: RangeInclusive<u16>,
-
-    /// Range that Services of type LoadBalancer get an address from when nobody else gave one; one for each family
-    #[arg(long, value_name = "CIDR")]
-    pub load_balancer_pool: Vec<IpNet>,
-
-    /// Addresses of the node that serve node ports: `primary` (the one on the default route) or ranges
-    #[arg(long, value_name = "CIDR", default_value = "primary", value_parser = parse_nodeport_addresses)]
-    pub nodeport_addresses: Vec<NodePortAddress>,
-
-    /// What to do with packets from outside to a ClusterIP
-    #[arg(long, value_enum, default_value_t)]
-    pub external_cluster_ip: ExternalClusterIp,
-
-    /// Answer ping to ClusterIPs
-    #[arg(long, value_enum, default_value_t)]
-    pub vip_ping: Switch,
-
-    /// Make the node the source of everything sent to a ClusterIP
-    #[arg(long)]
-    pub masquerade_all: bool,
-
-    /// How backends are chosen, unless a Service says otherwise with the annotation `lb.io/algorithm`
-    #[arg(long, value_enum, default_value_t)]
-    pub algorithm: Algorithm,
 
     /// File in which the agent remembers addresses and node ports it gave; it is only read
     #[arg(long, value_name = "FILE")]
@@ -123,44 +83,4 @@ pub enum Output {
 fn parse_node_address(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     address.ok_or_else(|| "an address such as 192.168.1.5 or 192.168.1.5/24 is wanted".to_owned())
-}
-
-impl Args {
-    /// What there is to give to Services.
-    pub(super) fn ranges(&self) -> Ranges {
-        Ranges {
-            service_cidrs: self.service_cidr.clone(),
-            load_balancer_pool: self.load_balancer_pool.clone(),
-            node_ports: self.service_node_port_range.clone(),
-        }
-    }
-
-    /// What the model must know on a node with these interfaces, and these addresses on its default routes.
-    pub(super) fn model_config(&self, interfaces: Vec<Interface>, primary: Vec<IpAddr>) -> ModelConfig {
-        let ranges: Vec<IpNet> = self
-            .nodeport_addresses
-            .iter()
-            .filter_map(|address| match address {
-                NodePortAddress::Range(range) => Some(*range),
-                NodePortAddress::Primary => None,
-            })
-            .collect();
-        ModelConfig {
-            node_name: self.node_name.clone(),
-            interfaces,
-            primary,
-            nodeport_addresses: if ranges.is_empty() {
-                NodePortAddresses::Primary
-            } else {
-                NodePortAddresses::Ranges(ranges)
-            },
-            service_cidrs: self.service_cidr.clone(),
-            pod_cidrs: self.pod_cidr.clone(),
-            masquerade_all: self.masquerade_all,
-            allow_external_cluster_ip: self.external_cluster_ip == ExternalClusterIp::Allow,
-            vip_ping: self.vip_ping == Switch::On,
-            algorithm: self.algorithm,
-            ..ModelConfig::default()
-        }
-    }
 }

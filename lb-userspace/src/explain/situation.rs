@@ -44,8 +44,8 @@ impl Situation {
         } else {
             node(args, &objects)
         };
-        let config = args.model_config(interfaces, primary);
-        let (mut allocator, _unreadable) = Allocator::open(args.ranges(), args.state_file.clone());
+        let config = args.model.config(interfaces, primary);
+        let (mut allocator, _unreadable) = Allocator::open(args.model.ranges(), args.state_file.clone());
         let (allocations, mut notes) = allocator.allocate(&objects);
         let allocations = allocations.clone();
         let built = build::build(&config, &objects, &allocations);
@@ -81,7 +81,7 @@ impl Situation {
 fn node(args: &Args, objects: &Objects) -> (Vec<Interface>, Vec<IpAddr>) {
     let mut addresses = args.node_address.clone();
     if addresses.is_empty() {
-        let node = objects.nodes.get(&Name::new("", &args.node_name));
+        let node = objects.nodes.get(&Name::new("", &args.model.node_name));
         let texts = node.into_iter().flat_map(|node| &node.status.addresses).map(|address| &address.address);
         addresses
             .extend(texts.filter_map(|text| parse_ip(text).ok()).map(|parsed| IpNet::from(parsed.value)));

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod allocate;
+pub mod args;
 pub mod build;
 pub mod changes;
 pub mod config;

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 
-use aya::maps::{Map, MapData};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{AffinityEntry, Config, Counter, FragmentEntry, IfaceEntry, config_flag, iface_flag};
@@ -10,6 +9,7 @@ use lb_common::engine::Position;
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
 use lb_common::tables::{SPECS, Spec, Table};
+use lb_userspace::dataplane::map_data;
 use lb_userspace::maps::{KernelStore, MapStore, change_flows, per_cpu};
 use lb_userspace::object::OBJECT;
 
@@ -81,7 +81,7 @@ impl Loaded {
         let mut store = KernelStore::empty();
         for spec in SPECS {
             let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;
-            let fd = data(map).ok_or(Error::NoMap(spec.name))?.fd().as_fd().try_clone_to_owned()?;
+            let fd = map_data(map).ok_or(Error::NoMap(spec.name))?.fd().as_fd().try_clone_to_owned()?;
             store.insert(spec.table, fd)?;
         }
         for &name in programs {
@@ -184,18 +184,6 @@ impl Kernel {
             self.loaded.store.update(table, &key, &value)?;
         }
         Ok(())
-    }
-}
-
-/// The descriptor of a map of any kind that we use.
-fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::LpmTrie(data)
-        | Map::PerCpuArray(data) => Some(data),
-        _ => None,
     }
 }
 
