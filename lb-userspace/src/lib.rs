@@ -8,6 +8,7 @@ pub mod dataplane;
 pub mod detach;
 pub mod dns;
 pub mod doctor;
+mod ethtool;
 pub mod explain;
 pub mod health;
 pub mod lab;

@@ -66,7 +66,8 @@ impl TestNode {
         let lab = TestLab::new();
         let node =
             Node::create(&format!("lb-{}-node", lab.name()), &["172.31.0.1".parse().expect("an address")])
-                .expect("a node");
+                .expect("a node")
+                .for_native_xdp(true);
         let client = node
             .add_pod(
                 &format!("lb-{}-client", lab.name()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lb_tests::lab::{TestLab, TestPod, examples, lb_program};
 use lb_userspace::lab::netns::Namespace;
-use lb_userspace::lab::topology::Node;
+use lb_userspace::lab::topology::{Node, POD_INTERFACE};
 use lb_userspace::lab::{Error, Lab, Options};
 use tempfile::TempDir;
 
@@ -299,6 +299,30 @@ fn networks_can_be_built_piece_by_piece() {
     node.remove_pod(&name("a"), "veth-a").unwrap();
     assert_eq!(node.netlink().find_link("veth-a").unwrap(), None);
     node.remove_pod(&name("a"), "veth-a").unwrap();
+}
+
+/// docs/limits.md, "Native XDP on veth pairs".
+#[test]
+fn wires_for_native_xdp_keep_packets_in_order() {
+    let lab = TestLab::new();
+    let name = |part: &str| format!("lb-{}-{part}", lab.name());
+    let offload = |place: &Namespace, interface: &str, feature: &str| {
+        let output = place.command("ethtool").unwrap().args(["-k", interface]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let line = said.lines().find(|line| line.trim().starts_with(feature)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("no {feature} in {said}"))
+    };
+    let node = Node::create(&name("node"), &[]).unwrap();
+    for (number, native_xdp, tso, gro) in [(1, false, "on", "off"), (2, true, "off", "on")] {
+        let node = Node::open(node.namespace().name()).unwrap().for_native_xdp(native_xdp);
+        let interface = format!("veth{number}");
+        let pod = node.add_pod(&name(&interface), &interface, &[]).unwrap();
+        let seen = [
+            offload(node.namespace(), &interface, "tx-tcp-segmentation:"),
+            offload(&pod, POD_INTERFACE, "generic-receive-offload:"),
+        ];
+        assert!(seen[0].ends_with(tso) && seen[1].ends_with(gro), "native XDP {native_xdp}: {seen:?}");
+    }
 }
 
 /// A lab whose agent is this shell script; the rest of `lb` is the real one. In the script, `$ready` is the file to make.

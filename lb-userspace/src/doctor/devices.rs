@@ -3,7 +3,7 @@
 use std::io;
 
 use super::check::{Check, Machine, Status};
-use super::ethtool::{Ethtool, Flag};
+use crate::ethtool::{Ethtool, Flag};
 
 /// Common drivers with native XDP, by the names that ethtool prints. Some want a certain kernel, number of queues or MTU:
 /// attaching tells. The list need not be complete, it only informs.

@@ -5,7 +5,6 @@
 
 mod check;
 mod devices;
-mod ethtool;
 mod firewall;
 mod kernel;
 mod mounts;

@@ -99,6 +99,11 @@ impl State {
             pods: Vec::new(),
         }
     }
+
+    /// Whether the agent attaches by native XDP. `auto` does not on veth pairs.
+    pub fn native_xdp(&self) -> bool {
+        self.hook.as_deref() == Some("xdp")
+    }
 }
 
 /// Places of one lab, all found from its name.

@@ -1,14 +1,15 @@
-//! What a device driver says of itself, by the ethtool ioctl. It asks the network namespace of the caller.
+//! What a device driver says of itself, and its offloads, by the ethtool ioctl. It asks the network namespace of the
+//! caller.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Commands of linux/ethtool.h that read one number.
+/// Offloads, as the commands of linux/ethtool.h that read them. The next command sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Flag {
+pub(crate) enum Flag {
     /// Transmit checksums are left to the device.
     TxChecksum = 0x16,
     /// TCP segmentation is left to the device.
@@ -36,16 +37,16 @@ struct Driver {
 }
 
 /// A socket to ask through.
-pub(super) struct Ethtool(OwnedFd);
+pub(crate) struct Ethtool(OwnedFd);
 
 impl Ethtool {
     /// Opens it.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         Ok(Self(socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?))
     }
 
     /// The name of the driver.
-    pub(super) fn driver(&self, interface: &str) -> io::Result<String> {
+    pub(crate) fn driver(&self, interface: &str) -> io::Result<String> {
         let mut answer = Driver { command: GET_DRIVER, driver: [0; 32], rest: [0; 160] };
         self.ask(interface, &mut answer)?;
         let name = answer.driver.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -53,10 +54,15 @@ impl Ethtool {
     }
 
     /// Whether an offload is on.
-    pub(super) fn flag(&self, interface: &str, flag: Flag) -> io::Result<bool> {
+    pub(crate) fn flag(&self, interface: &str, flag: Flag) -> io::Result<bool> {
         let mut answer = Number { command: flag as u32, data: 0 };
         self.ask(interface, &mut answer)?;
         Ok(answer.data != 0)
+    }
+
+    /// Switches an offload.
+    pub(crate) fn set_flag(&self, interface: &str, flag: Flag, on: bool) -> io::Result<()> {
+        self.ask(interface, &mut Number { command: flag as u32 + 1, data: on.into() })
     }
 
     /// `answer` is one of this module's structures, which begin with their command.
