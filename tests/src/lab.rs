@@ -1,11 +1,17 @@
-//! Labs for tests: of a name nobody else has, and gone when the test is over.
+//! Labs for tests: of a name nobody else has, gone when the test is over, and every packet accounted for then.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use lb_userspace::lab::Lab;
+use lb_userspace::lab::netns::Namespace;
 use serde_json::Value;
+
+use crate::ledger::{Ledger, Place};
 
 /// The `lb` program under test: the one that `LB_BIN` names (`cargo xtask test` names the binary that ships), else the one
 /// that cargo builds from the same sources whenever it builds these tests.
@@ -31,10 +37,11 @@ pub fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
 }
 
-/// A lab that is removed when dropped. Needs root.
+/// A lab that is removed when dropped; every packet must be accounted for then, or when it is taken down. Needs root.
 #[derive(Debug)]
 pub struct TestLab {
     name: String,
+    ledger: OnceLock<Ledger>,
 }
 
 impl Default for TestLab {
@@ -52,7 +59,7 @@ impl TestLab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and needs root");
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self { name: format!("t{}x{count}", std::process::id()) }
+        Self { name: format!("t{}x{count}", std::process::id()), ledger: OnceLock::new() }
     }
 
     /// Its name.
@@ -65,11 +72,71 @@ impl TestLab {
     /// # Panics
     /// When the program cannot be started.
     pub fn lb(&self, verb: &str, arguments: &[&str]) -> Output {
-        Command::new(lb_program())
+        if verb == "down" {
+            self.close_books();
+        }
+        let output = Command::new(lb_program())
             .args(["lab", verb, "--name", &self.name])
             .args(arguments)
             .output()
-            .expect("lb starts")
+            .expect("lb starts");
+        if verb == "up" && output.status.success() && !arguments.contains(&"--no-agent") {
+            self.open_books();
+        }
+        output
+    }
+
+    /// Counts packets from now on, unless it is done already. The agent is up, and no traffic under way.
+    ///
+    /// # Panics
+    /// When `lb` cannot tell.
+    pub fn open_books(&self) -> &Ledger {
+        self.ledger.get_or_init(|| self.accounts(Ledger::open))
+    }
+
+    /// Compares the counts, if they were begun and the lab is still there.
+    ///
+    /// # Panics
+    /// When a packet is not accounted for.
+    pub fn close_books(&self) {
+        if let Some(ledger) = self.ledger.get()
+            && Namespace::open(&self.node_name()).is_ok()
+        {
+            let result = self.accounts(|place| ledger.close(place));
+            assert_eq!(result, Ok(()), "packets are not accounted for");
+        }
+    }
+
+    /// Hands the place that packets are counted in to `what`.
+    fn accounts<T>(&self, what: impl FnOnce(&Place<'_>) -> T) -> T {
+        let lb = |arguments: &[&str]| self.on_node(arguments);
+        what(&Place { node: &self.node(), pins: Path::new(&self.pins()), lb: &lb })
+    }
+
+    /// The node's namespace.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn node(&self) -> Namespace {
+        Namespace::open(&self.node_name()).expect("the node's namespace is there")
+    }
+
+    fn node_name(&self) -> String {
+        format!("lb-{}-node", self.name)
+    }
+
+    fn pins(&self) -> String {
+        format!("/sys/fs/bpf/lb-lab-{}", self.name)
+    }
+
+    /// Runs `lb` on the node, with the lab's pin directory.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn on_node(&self, arguments: &[&str]) -> Output {
+        let mut command = self.node().command(lb_program()).expect("a command for the namespace");
+        command.args(arguments).args(["--pin-dir", &self.pins()]).stdin(Stdio::null());
+        command.output().expect("lb starts")
     }
 
     /// Runs it and returns what it prints.
@@ -140,8 +207,12 @@ impl TestLab {
 
 impl Drop for TestLab {
     fn drop(&mut self) {
+        let books = (!thread::panicking()).then(|| catch_unwind(AssertUnwindSafe(|| self.close_books())));
         if let Err(error) = Lab::down(&self.name) {
             eprintln!("cannot remove the lab {}: {error:?}", self.name);
+        }
+        if let Some(Err(complaint)) = books {
+            resume_unwind(complaint);
         }
     }
 }

@@ -21,8 +21,8 @@ use lb_common::tables::Table;
 use lb_userspace::lab::netns::Namespace;
 use serde_json::Value;
 
-/// How long packets on their way may keep the two counts apart.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::patience::PATIENCE;
+
 /// Looks in a row that must agree.
 const LOOKS: usize = 3;
 /// Between two looks. A packet is on its way from one counter to the other for some microseconds.

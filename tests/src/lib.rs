@@ -7,6 +7,7 @@ pub mod hosts;
 pub mod lab;
 pub mod ledger;
 pub mod node;
+pub mod patience;
 pub mod rows;
 pub mod scene;
 pub mod transcript;

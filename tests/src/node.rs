@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use crate::lab::{TestLab, lb_program};
 use crate::ledger::{Ledger, Place};
+use crate::patience::{PATIENCE, wait_for};
 
 /// The Service of [`TestNode::serve`].
 pub const VIP4: &str = "10.96.0.10:80";
@@ -31,20 +32,6 @@ pub const VIP4: &str = "10.96.0.10:80";
 pub const VIP6: &str = "[fd00:96::10]:80";
 /// Port that servers listen on.
 const PORT: u16 = 8080;
-/// Nothing here takes that long, however busy the machine.
-const PATIENCE: Duration = Duration::from_secs(40);
-
-/// Waits until `condition` holds.
-///
-/// # Panics
-/// When it does not come about.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "{what}: waited in vain");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// A node with a client and servers, gone when dropped; every packet must be accounted for then.
 #[derive(Debug)]

@@ -4,22 +4,17 @@ use std::io::Read;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lb_userspace::lab::netns::Namespace;
 use serde_json::Value;
 
-use crate::lab::{TestLab, TestPod, lb_program};
-use crate::ledger::{Ledger, Place};
-
-/// How long something may take that takes milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::lab::{TestLab, TestPod};
+use crate::patience::wait_for;
 
 /// A lab that is up. Removed when dropped, and with it what was started there; every packet must be accounted for then.
 #[derive(Debug)]
 pub struct Scene {
-    ledger: Ledger,
     // In this order: the background goes before the namespaces it is in.
     background: Vec<Background>,
     /// The lab.
@@ -36,7 +31,7 @@ impl Scene {
         let lab = TestLab::new();
         lab.ok("up", &["--hook", hook, "-f", &manifests.display().to_string()]);
         let pods = lab.pods("");
-        let mut scene = Self { ledger: Ledger::default(), background: Vec::new(), lab, pods };
+        let scene = Self { background: Vec::new(), lab, pods };
         let client = scene.pod("client");
         let programs =
             text(&scene.run("node", &["ip", "-d", "link", "show", "dev", &client.interface]).stdout);
@@ -48,9 +43,12 @@ impl Scene {
             "tc"
         };
         assert_eq!(found, hook, "{programs}");
-        scene.ledger = scene.accounts(Ledger::open);
         for pod in &scene.pods {
-            assert!(scene.ledger.interfaces().any(|name| name == pod.interface), "{} has no books", pod.name);
+            assert!(
+                scene.lab.open_books().interfaces().any(|name| name == pod.interface),
+                "{} has no books",
+                pod.name
+            );
         }
         scene
     }
@@ -73,12 +71,10 @@ impl Scene {
     /// # Panics
     /// When it is not there.
     pub fn namespace(&self, place: &str) -> Namespace {
-        let name = if place == "node" {
-            format!("lb-{}-node", self.lab.name())
-        } else {
-            self.pod(place).netns.clone()
-        };
-        Namespace::open(&name).expect("the namespace is there")
+        if place == "node" {
+            return self.lab.node();
+        }
+        Namespace::open(&self.pod(place).netns).expect("the namespace is there")
     }
 
     /// A command in a pod or on the node.
@@ -155,26 +151,9 @@ impl Scene {
     /// # Panics
     /// When it fails.
     pub fn get(&self, what: &str) -> Vec<Value> {
-        let output = self.lb(&["get", what, "--output", "json"]);
+        let output = self.lab.on_node(&["get", what, "--output", "json"]);
         assert!(output.status.success(), "lb get {what}: {}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("a list in JSON")
-    }
-
-    /// Runs `lb` on the node, with the lab's pin directory.
-    fn lb(&self, arguments: &[&str]) -> Output {
-        let pins = self.pins();
-        let program = lb_program().display().to_string();
-        self.run("node", &[&[program.as_str()][..], arguments, &["--pin-dir", &pins]].concat())
-    }
-
-    /// Hands the place that packets are counted in to `what`.
-    fn accounts<T>(&self, what: impl FnOnce(&Place<'_>) -> T) -> T {
-        let lb = |arguments: &[&str]| self.lb(arguments);
-        what(&Place { node: &self.namespace("node"), pins: Path::new(&self.pins()), lb: &lb })
-    }
-
-    fn pins(&self) -> String {
-        format!("/sys/fs/bpf/lb-lab-{}", self.lab.name())
     }
 
     /// Counters of one interface of the node, reason and packets, in order of the reasons' names.
@@ -218,15 +197,6 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            let result = self.accounts(|place| self.ledger.close(place));
-            assert_eq!(result, Ok(()), "packets are not accounted for");
-        }
-    }
-}
-
 /// A process that is killed when this is dropped, with those it has started.
 #[derive(Debug)]
 struct Background(Child);
@@ -255,18 +225,6 @@ pub fn close(mut stream: &TcpStream) -> std::io::Result<()> {
     match stream.read(&mut [0])? {
         0 => Ok(()),
         _ => Err(std::io::Error::other("more came after the end")),
-    }
-}
-
-/// Waits for a condition.
-///
-/// # Panics
-/// When it does not come true for long.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

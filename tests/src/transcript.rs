@@ -115,6 +115,9 @@ pub fn run(document: &Path) {
     let folder = tempfile::tempdir().expect("a folder for the program");
     std::os::unix::fs::symlink(lb_program(), folder.path().join("lb")).expect("a link named lb");
     for step in &steps {
+        if step.command.starts_with("lb lab down") {
+            lab.close_books();
+        }
         let end = Instant::now() + PATIENCE;
         loop {
             let (success, lines) = execute(step, &lab, folder.path());
@@ -132,6 +135,9 @@ pub fn run(document: &Path) {
                 lines.join("\n")
             );
             std::thread::sleep(Duration::from_millis(100));
+        }
+        if step.command.starts_with("lb lab up") {
+            lab.open_books();
         }
     }
 }

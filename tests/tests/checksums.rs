@@ -10,7 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use lb_tests::capture::{Capture, Checksum, Seen};
-use lb_tests::scene::{Scene, close, wait_for};
+use lb_tests::patience::wait_for;
+use lb_tests::scene::{Scene, close};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };

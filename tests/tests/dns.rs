@@ -14,7 +14,8 @@ use std::time::Duration;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinEncodable};
-use lb_tests::node::{Agent, TestNode, wait_for};
+use lb_tests::node::{Agent, TestNode};
+use lb_tests::patience::wait_for;
 
 /// The ClusterIP that pods ask.
 const VIP: &str = "10.96.0.53";

@@ -6,7 +6,8 @@ use std::os::unix::process::ExitStatusExt;
 use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::{SchedClassifier, TcAttachType};
 use lb_common::tables::SPECS;
-use lb_tests::node::{Talk, TestNode, VIP4, VIP6, wait_for};
+use lb_tests::node::{Talk, TestNode, VIP4, VIP6};
+use lb_tests::patience::wait_for;
 use lb_userspace::plan::Numbers;
 use serde_json::Value;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use lb_tests::node::{Agent, TestNode, VIP4, VIP6, wait_for};
+use lb_tests::node::{Agent, TestNode, VIP4, VIP6};
+use lb_tests::patience::wait_for;
 use serde_json::Value;
 
 /// (interface, hook) of all links that are live.

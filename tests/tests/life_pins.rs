@@ -121,7 +121,7 @@ fn a_start_that_was_cut_short_is_begun_anew() {
     let _agent = net.agent(&[]);
     assert_eq!(net.json(&["status"])["synced"], true);
     net.serve(&[]);
-    lb_tests::node::wait_for("the programs to have the new maps", || net.connect(VIP4).is_err());
+    lb_tests::patience::wait_for("the programs to have the new maps", || net.connect(VIP4).is_err());
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use lb_tests::edits::Edits;
-use lb_tests::node::{TestNode, VIP4, VIP6, slices, wait_for};
+use lb_tests::node::{TestNode, VIP4, VIP6, slices};
+use lb_tests::patience::wait_for;
 use lb_userspace::plan::Numbers;
 
 #[test]

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 
-use lb_tests::scene::{Scene, text, url, wait_for};
+use lb_tests::patience::wait_for;
+use lb_tests::scene::{Scene, text, url};
 use serde_json::Value;
 use tempfile::TempDir;
 

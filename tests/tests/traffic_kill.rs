@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_tests::lab::examples;
-use lb_tests::scene::{Scene, wait_for};
+use lb_tests::patience::wait_for;
+use lb_tests::scene::Scene;
 
 /// How long an answer may take that takes a millisecond on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -202,7 +202,7 @@ impl Hosts {
 
     /// Waits until a Service answers the client's pod as `wanted` says, or fails as it says.
     pub fn wait(&self, to: SocketAddr, what: &str, mut wanted: impl FnMut(io::Result<Heard>) -> bool) {
-        crate::node::wait_for(what, || wanted(self.dial(Place::Client, to)));
+        crate::patience::wait_for(what, || wanted(self.dial(Place::Client, to)));
     }
 
     /// What a new TCP connection finds; it is closed again.

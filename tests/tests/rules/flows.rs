@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use lb_tests::hosts::{Datagrams, Heard, Hosts, Manifest, Place, run};
-use lb_tests::node::wait_for;
+use lb_tests::patience::wait_for;
 
 use crate::at_every_hook;
 

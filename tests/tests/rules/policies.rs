@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use lb_tests::hosts::{Hosts, Manifest, Place};
-use lb_tests::node::wait_for;
+use lb_tests::patience::wait_for;
 
 use crate::{hear, names, servers};
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use lb_tests::hosts::{Hosts, Manifest, NODE, Place, parse, vip};
-use lb_tests::node::wait_for;
+use lb_tests::patience::wait_for;
 
 use crate::at_every_hook;
 
