@@ -1,7 +1,11 @@
 //! The command line: one subcommand, one module.
 
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use tracing_subscriber::EnvFilter;
 
 use crate::{agent, detach, doctor, explain, lab, show};
 
@@ -36,6 +40,24 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+/// The whole program: data goes to standard output, what happens to standard error. `LB_LOG=debug` shows more.
+pub fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match Cli::parse().execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lb: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 impl Cli {

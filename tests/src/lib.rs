@@ -12,3 +12,4 @@ pub mod rows;
 pub mod scene;
 pub mod transcript;
 pub mod verifier;
+pub mod vm;

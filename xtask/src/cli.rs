@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-use crate::{bench, cases, demo, lint, setup, step, test, verifier};
+use crate::{bench, cases, demo, lint, setup, step, test, verifier, vm};
 
 /// Build, test, lint and demo of lb.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Verb {
     Bench(bench::Args),
     /// Instructions, stack and size of each kernel program against what is recorded (as root)
     Verifier(verifier::Args),
+    /// Boot other kernels in virtual machines and run the checks there (as root, for what is missing)
+    Vm(vm::Args),
     /// What CI runs: lint, then test
     Ci,
 }
@@ -64,6 +66,10 @@ impl Cli {
                 test::needs_root(&sh)?;
                 setup::run(&sh)?;
                 verifier::run(&sh, args)
+            }
+            Verb::Vm(args) => {
+                setup::run(&sh)?;
+                vm::run(&sh, args)
             }
             Verb::Ci => {
                 test::needs_root(&sh)?;

@@ -16,6 +16,7 @@ mod setup;
 mod step;
 mod test;
 mod verifier;
+mod vm;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {

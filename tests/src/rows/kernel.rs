@@ -15,6 +15,7 @@ use lb_userspace::object::OBJECT;
 
 use super::Error;
 use super::body::{Body, Hook, Outcome};
+use super::written::Written;
 
 /// The interface that packets of a test run are at: the namespace's loopback.
 const IFINDEX: u32 = 1;
@@ -37,7 +38,7 @@ pub fn small(spec: &Spec) -> u32 {
         Table::IfaceStats => REASON_SLOTS,
         Table::Ifaces => 16,
         Table::Backends | Table::BackendStats | Table::OpenFlows | Table::Turns => 512,
-        Table::FlowsV4 | Table::FlowsV6 => 1_024,
+        Table::FlowsV4 | Table::FlowsV6 => 256,
         // Places in it follow from its size.
         Table::Filter => spec.max_entries,
         _ => 4_096,
@@ -99,24 +100,29 @@ impl Loaded {
     /// # Errors
     /// The map cannot be read.
     pub fn reasons(&self) -> Result<Vec<Counter>, Error> {
-        let mut counters = vec![Counter::default(); REASON_SLOTS as usize];
-        self.store.scan(Table::IfaceStats, &mut |key, value| {
-            let index: u32 = bytemuck::pod_read_unaligned(key);
-            let Some(counter) = counters.get_mut(index as usize) else { return };
-            for cpu in per_cpu::<Counter>(value) {
-                counter.packets += cpu.packets;
-                counter.bytes += cpu.bytes;
-            }
-        })?;
-        Ok(counters)
+        reasons(&self.store)
     }
+}
+
+fn reasons(store: &dyn MapStore) -> Result<Vec<Counter>, Error> {
+    let mut counters = vec![Counter::default(); REASON_SLOTS as usize];
+    store.scan(Table::IfaceStats, &mut |key, value| {
+        let index: u32 = bytemuck::pod_read_unaligned(key);
+        let Some(counter) = counters.get_mut(index as usize) else { return };
+        for cpu in per_cpu::<Counter>(value) {
+            counter.packets += cpu.packets;
+            counter.bytes += cpu.bytes;
+        }
+    })?;
+    Ok(counters)
 }
 
 /// A kernel program with maps of its own.
 #[derive(Debug)]
 pub struct Kernel {
     hook: Hook,
-    loaded: Loaded,
+    ebpf: Ebpf,
+    store: Written,
     external: bool,
 }
 
@@ -139,7 +145,8 @@ impl Kernel {
             Table::FlowsV4 | Table::FlowsV6 => sets,
             _ => small(spec),
         };
-        Ok(Self { hook, loaded: Loaded::new(&programs, &CONFIG, capacity)?, external: false })
+        let Loaded { ebpf, store } = Loaded::new(&programs, &CONFIG, capacity)?;
+        Ok(Self { hook, ebpf, store: store.into(), external: false })
     }
 
     /// Gives a frame to the program, and nothing else: several threads may. What comes out.
@@ -155,7 +162,7 @@ impl Kernel {
         let mut out = vec![0; frame.len() + GROWTH];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = match self.loaded.ebpf.program(name).ok_or(Error::NoProgram(name))? {
+        let result = match self.ebpf.program(name).ok_or(Error::NoProgram(name))? {
             Program::Xdp(program) => program.test_run(options)?,
             Program::SchedClassifier(program) => program.test_run(options)?,
             _ => return Err(Error::NoProgram(name)),
@@ -167,11 +174,7 @@ impl Kernel {
     fn mark_external(&mut self, external: bool) -> Result<(), Error> {
         if self.external != external {
             let entry = IfaceEntry::new("lo", 0, if external { iface_flag::EXTERNAL } else { 0 });
-            self.loaded.store.update(
-                Table::Ifaces,
-                bytemuck::bytes_of(&IFINDEX),
-                bytemuck::bytes_of(&entry),
-            )?;
+            self.store.update(Table::Ifaces, bytemuck::bytes_of(&IFINDEX), bytemuck::bytes_of(&entry))?;
             self.external = external;
         }
         Ok(())
@@ -179,9 +182,9 @@ impl Kernel {
 
     /// Makes every entry of a table as much older as `age` does to its bytes.
     fn age(&mut self, table: Table, age: impl Fn(&mut [u8])) -> Result<(), Error> {
-        for (key, mut value) in self.loaded.store.dump(table)? {
+        for (key, mut value) in self.store.dump(table)? {
             age(&mut value);
-            self.loaded.store.update(table, &key, &value)?;
+            self.store.update(table, &key, &value)?;
         }
         Ok(())
     }
@@ -210,15 +213,15 @@ impl Body for Kernel {
     }
 
     fn store(&mut self) -> &mut dyn MapStore {
-        &mut self.loaded.store
+        &mut self.store
     }
 
     fn run(&mut self, frame: &[u8], position: Position) -> Result<Outcome, Error> {
         self.mark_external(position.external)?;
-        let before = self.loaded.reasons()?;
+        let before = reasons(&self.store)?;
         let name = if position.egress { EGRESS } else { self.hook.program().unwrap_or(EGRESS) };
         let (action, out) = self.test_run(name, frame)?;
-        let reason = counted(&before, &self.loaded.reasons()?, frame.len())?;
+        let reason = counted(&before, &reasons(&self.store)?, frame.len())?;
         Ok(Outcome { reason, action, frame: out })
     }
 
@@ -226,7 +229,7 @@ impl Body for Kernel {
         let ticks = seconds * CONFIG.ticks_per_second;
         macro_rules! age_flows {
             ($($address:ty)*) => {$(
-                change_flows::<$address>(&mut self.loaded.store, &mut |_, entry| {
+                change_flows::<$address>(&mut self.store, &mut |_, entry| {
                     entry.last_seen = entry.last_seen.wrapping_sub(ticks);
                     true
                 })?;
@@ -252,7 +255,7 @@ impl Body for Kernel {
     fn clear(&mut self) -> Result<(), Error> {
         self.external = false;
         for spec in SPECS {
-            super::body::clear(&mut self.loaded.store, spec.table)?;
+            super::body::clear(&mut self.store, spec.table)?;
         }
         Ok(())
     }

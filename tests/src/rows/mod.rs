@@ -26,6 +26,7 @@ pub mod row;
 pub mod run;
 pub mod service;
 pub mod sums;
+pub mod written;
 
 use lb_userspace::maps::MapError;
 use lb_userspace::plan::SyncError;
