@@ -142,7 +142,21 @@ impl TestNode {
     /// # Panics
     /// When the process has no descriptor left.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.node.namespace().command(lb_program()).expect("a command");
+        let command = self.node.namespace().command(lb_program()).expect("a command");
+        self.with_arguments(command, arguments)
+    }
+
+    /// The same in a mount namespace of its own, in which this shell script runs before.
+    ///
+    /// # Panics
+    /// When the process has no descriptor left.
+    pub fn command_after(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = self.node.namespace().command("unshare").expect("a command");
+        command.args(["--mount", "sh", "-ec", &format!("{script}\nexec \"$0\" \"$@\"")]).arg(lb_program());
+        self.with_arguments(command, arguments)
+    }
+
+    fn with_arguments(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments);
         if arguments[0] != "doctor" && !arguments.contains(&"--pin-dir") {
             command.arg("--pin-dir").arg(self.pin_dir());
@@ -184,11 +198,22 @@ impl TestNode {
     /// # Panics
     /// When it cannot be started.
     pub fn start(&self, arguments: &[&str]) -> Agent {
+        self.start_by(self.command(&[&["run"], arguments].concat()), arguments)
+    }
+
+    /// Starts one in a mount namespace of its own, in which this shell script runs before.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_after(&self, script: &str, arguments: &[&str]) -> Agent {
+        self.start_by(self.command_after(script, &[&["run"], arguments].concat()), arguments)
+    }
+
+    fn start_by(&self, mut command: Command, arguments: &[&str]) -> Agent {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let (log, ready) =
             (self.file(&format!("agent{count}.log")), self.file(&format!("agent{count}.ready")));
-        let mut command = self.command(&[&["run"], arguments].concat());
         if !arguments.contains(&"--manifests") {
             command.arg("--manifests").arg(self.manifests());
         }
@@ -216,11 +241,7 @@ impl TestNode {
     /// When it does not come up.
     pub fn agent(&self, arguments: &[&str]) -> Agent {
         let mut agent = self.start(arguments);
-        wait_for("the agent's ready file", || {
-            let gone = agent.child.try_wait().expect("waits");
-            assert!(gone.is_none(), "the agent ended: {}", agent.log());
-            agent.ready.exists()
-        });
+        agent.wait_ready();
         let own_pins = !arguments.contains(&"--pin-dir");
         if own_pins {
             // Of the first agent; a later one takes over its programs and counters.
@@ -451,6 +472,18 @@ impl Agent {
     /// Whether its ready file is there.
     pub fn ready_file(&self) -> &Path {
         &self.ready
+    }
+
+    /// Waits until the first synchronisation is in the kernel.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub fn wait_ready(&mut self) {
+        wait_for("the agent's ready file", || {
+            let gone = self.child.try_wait().expect("waits");
+            assert!(gone.is_none(), "the agent ended: {}", self.log());
+            self.ready.exists()
+        });
     }
 
     /// Waits until it has said something.

@@ -71,12 +71,16 @@ impl Keeper {
                 info!("{name}: is called {} now", link.name);
                 continue;
             }
-            match self.attacher.release(store, &name, ifindex) {
-                Ok(()) => info!("{name}: gone, let go"),
-                Err(error) => error!("{error}"),
+            self.release(store, &name, ifindex);
+        }
+        // Gone while it was attached to: what was in place by then has been left behind.
+        let failed_and_gone: Vec<_> =
+            self.failed.keys().copied().filter(|ifindex| !network.links.contains_key(ifindex)).collect();
+        for ifindex in failed_and_gone {
+            if let Some((name, _)) = self.failed.remove(&ifindex) {
+                self.release(store, &name, ifindex);
             }
         }
-        self.failed.retain(|ifindex, _| network.links.contains_key(ifindex));
         let new: Vec<&Link> = network
             .links
             .values()
@@ -92,6 +96,13 @@ impl Keeper {
         }
         for link in new {
             self.attach(store, link);
+        }
+    }
+
+    fn release(&mut self, store: &mut dyn MapStore, name: &str, ifindex: u32) {
+        match self.attacher.release(store, name, ifindex) {
+            Ok(()) => info!("{name}: gone, let go"),
+            Err(error) => error!("{error}"),
         }
     }
 

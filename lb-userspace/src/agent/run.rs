@@ -32,6 +32,8 @@ const NETWORK_PAUSE: Duration = Duration::from_millis(20);
 const ATTACH_AGAIN: Duration = Duration::from_secs(2);
 /// After a port for health checks could not be opened: somebody else has it, perhaps not for ever.
 const HEALTH_RETRY: Duration = Duration::from_secs(5);
+/// After the state file could not be written: the disk is full, perhaps not for ever.
+const STATE_RETRY: Duration = Duration::from_secs(5);
 /// After a failed write to the maps.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -182,25 +184,28 @@ impl Agent<'_> {
         let snapshot = self.source.load();
         let (allocations, mut notes) = self.allocator.allocate(&snapshot.objects);
         let allocations = allocations.clone();
+        let mut now = BTreeSet::new();
+        self.retry_at = None;
         if let Err(error) = self.allocator.save() {
-            self.say(Severity::Warning, error.to_string());
+            now.insert((false, error.to_string()));
+            self.retry_at = Some(Instant::now() + STATE_RETRY);
         }
         let config = self.args.model_config(self.network.interfaces.clone(), self.network.primary.clone());
         let built = build::build(&config, &snapshot.objects, &allocations);
         notes.extend(built.notes.iter().cloned());
-        let mut now = BTreeSet::new();
         for problem in &snapshot.problems {
             now.insert((problem.severity == Severity::Error, problem.to_string()));
         }
         now.extend(notes.iter().map(|note| (false, note.to_string())));
         self.services = built.desired.services.len();
-        self.retry_at = None;
         let result = self.planner.sync(&mut self.store, &built.desired);
         let in_kernel = result.is_ok();
         match result {
             Ok(report) => {
                 now.extend(report.problems.iter().map(|problem| (true, problem.to_string())));
-                self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+                if let Some(after) = report.retry_after {
+                    self.retry_at = Some(Instant::now() + after);
+                }
                 self.synced = true;
                 if report.applied.operations > 0 {
                     info!(

@@ -9,6 +9,9 @@ use lb_common::tables::{Kind, SPECS, Table};
 /// What [`MapError::Shape`] calls the number of entries.
 pub(super) const ENTRIES: &str = "entries";
 
+/// What to do about EPERM.
+const RIGHTS: &str = ": run as root, or with CAP_BPF and CAP_NET_ADMIN";
+
 /// What was being done to a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -47,6 +50,21 @@ pub enum MapError {
         table_id: Table,
         /// The entry, for people.
         key: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A map could not be made.
+    #[error(
+        "cannot make table {} with {entries} entries of {} bytes: {source}{}",
+        .table.spec().name,
+        .table.spec().key_size + .table.spec().value_size,
+        create_advice(*.table, source)
+    )]
+    Create {
+        /// The table.
+        table: Table,
+        /// How many entries it was to have.
+        entries: u32,
         /// The reason.
         source: io::Error,
     },
@@ -123,9 +141,22 @@ fn advice(table: Table, source: &io::Error) -> String {
     if is_full(table, source) {
         format!(": the table is full, make it larger with {}", crate::plan::size_option(table))
     } else if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
-        ": run as root, or with CAP_BPF and CAP_NET_ADMIN".to_owned()
+        RIGHTS.to_owned()
     } else {
         String::new()
+    }
+}
+
+fn create_advice(table: Table, source: &io::Error) -> String {
+    match source.raw_os_error() {
+        Some(libc::E2BIG | libc::ENOMEM | libc::EINVAL) => {
+            format!(
+                ": more than the kernel has memory for; make it smaller with {}",
+                crate::plan::size_option(table)
+            )
+        }
+        Some(libc::EPERM | libc::EACCES) => RIGHTS.to_owned(),
+        _ => String::new(),
     }
 }
 

@@ -73,8 +73,9 @@ impl KernelStore {
     pub fn create(capacity: impl Fn(&Spec) -> u32) -> Result<Self, MapError> {
         let mut store = Self::empty();
         for spec in SPECS {
-            let map = Map::create(spec.name, spec.kind, spec.key_size, spec.value_size, capacity(spec))
-                .map_err(|source| MapError::refused(Operation::Update, spec.table, &[], source))?;
+            let entries = capacity(spec);
+            let map = Map::create(spec.name, spec.kind, spec.key_size, spec.value_size, entries)
+                .map_err(|source| MapError::Create { table: spec.table, entries, source })?;
             store.put(spec, map)?;
         }
         Ok(store)

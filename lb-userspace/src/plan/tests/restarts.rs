@@ -253,6 +253,33 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2))]
+
+    /// Each map operation fails with a chance of one in ten, while a thousand changes arrive, one for each try.
+    #[test]
+    fn a_thousand_changes_through_a_store_that_fails(edits in prop::collection::vec(edit(), 1000), seed in any::<u64>()) {
+        let mut store = FaultyStore::failing_at_random(MemoryStore::new(), 100, seed, libc::ENOMEM);
+        let clock = TestClock::default();
+        let mut state = desired(&[]);
+        let mut planner = planner(store.inner(), &clock);
+        let mut failed = 0;
+        for edit in edits {
+            change(&mut state, &edit);
+            failed += u32::from(planner.sync(&mut store, &state).is_err());
+            check_frontends(store.inner())?;
+        }
+        prop_assert!(failed > 100, "only {} of 1000 tries failed", failed);
+        let mut tries = 0;
+        while let Err(error) = planner.sync(&mut store, &state) {
+            check_frontends(store.inner())?;
+            tries += 1;
+            prop_assert!(tries < 2000, "{}", error);
+        }
+        prop_assert_eq!(text(store.inner()), text(&fresh(&state)));
+    }
+}
+
 /// Changes one byte of one entry, of its key or of its value.
 fn spoil(store: &mut MemoryStore, table: u8, entry: u16, byte: u16, value: u8) {
     const TABLES: [Table; 8] = [
