@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-use crate::{bench, cases, demo, lint, setup, step, test, verifier, vm};
+use crate::{bench, cases, demo, lint, setup, soak, step, test, verifier, vm};
 
 /// Build, test, lint and demo of lb.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Verb {
     Bench(bench::Args),
     /// Instructions, stack and size of each kernel program against what is recorded (as root)
     Verifier(verifier::Args),
+    /// Set up, and put load on a node for an hour while backends change and the agent restarts (as root)
+    Soak(soak::Args),
     /// Boot other kernels in virtual machines and run the checks there (as root, for what is missing)
     Vm(vm::Args),
     /// What CI runs: lint, then test
@@ -66,6 +68,11 @@ impl Cli {
                 test::needs_root(&sh)?;
                 setup::run(&sh)?;
                 verifier::run(&sh, args)
+            }
+            Verb::Soak(args) => {
+                test::needs_root(&sh)?;
+                setup::run(&sh)?;
+                soak::run(&sh, args)
             }
             Verb::Vm(args) => {
                 setup::run(&sh)?;

@@ -13,6 +13,7 @@ mod kernel;
 mod lint;
 mod packages;
 mod setup;
+mod soak;
 mod step;
 mod test;
 mod verifier;
