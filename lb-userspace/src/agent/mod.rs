@@ -1,11 +1,12 @@
 //! The agent: `lb run`.
 //!
 //! [`args`] is the command line, [`network`] tells what interfaces and addresses there are, [`keeper`] holds the
-//! programs on the right interfaces, [`run`] is the loop that brings changes into the kernel.
+//! programs on the right interfaces, [`privileges`] is what it may do, [`run`] is the loop that brings changes into the kernel.
 
 pub(crate) mod args;
 mod keeper;
 mod network;
+mod privileges;
 mod run;
 
 pub use args::Args;
@@ -29,6 +30,8 @@ pub(crate) fn surroundings() -> anyhow::Result<(Vec<Interface>, Vec<IpAddr>)> {
 /// # Errors
 /// When it cannot start; once it runs it reports and goes on.
 pub fn execute(args: &Args) -> anyhow::Result<()> {
+    run::mount_bpffs(&args.pin_dir)?;
+    privileges::give_up(&[])?;
     // One thread: everything it does is short, and map changes keep their order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run::run(args))

@@ -72,7 +72,6 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         bail!("--load-balancer-pool {pool} and --service-cidr {service} overlap; move one of them");
     }
     let pins = PinDir::new(&args.pin_dir);
-    mount_bpffs(&args.pin_dir)?;
     let _lock = pins.lock()?;
     let (store, found) = pins.maps_or_new(&args.sizes())?;
     if found {
@@ -315,7 +314,7 @@ fn announce(path: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Mounts a BPF file system where the pin directory is to be, if it is the usual place and nobody has done it.
-fn mount_bpffs(pin_dir: &Path) -> anyhow::Result<()> {
+pub(super) fn mount_bpffs(pin_dir: &Path) -> anyhow::Result<()> {
     const USUAL: &str = "/sys/fs/bpf";
     if !pin_dir.starts_with(USUAL) {
         return Ok(());

@@ -16,6 +16,16 @@ pub enum DataplaneError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Others may change what is pinned, or have made the directory.
+    #[error("{}: belongs to user {uid} with mode {mode:03o}; only its owner, who runs the agent, may write there: remove it, or use another --pin-dir", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its mode.
+        mode: u32,
+    },
     /// Somebody else holds the pin directory.
     #[error("{}: another agent is running on this pin directory{}; stop it, or use another --pin-dir", path.display(), pid.map_or(String::new(), |pid| format!(" (process {pid})")))]
     Locked {

@@ -1,15 +1,16 @@
 //! The pin directory: names, lock, removal.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use lb_common::abi::{ABI_VERSION, Meta};
 use lb_common::tables::{SPECS, Table};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 
 use super::DataplaneError;
 use super::hook::Hook;
@@ -112,15 +113,25 @@ impl PinDir {
     /// Makes the directory and takes its lock.
     ///
     /// # Errors
-    /// [`DataplaneError::PinDir`] when it is not on a bpffs, [`DataplaneError::Locked`] when another agent has it.
+    /// [`DataplaneError::PinDir`] when it is not on a bpffs, [`DataplaneError::Foreign`] when others may change what is
+    /// in it, [`DataplaneError::Locked`] when another agent has it.
     pub fn lock(&self) -> Result<Lock, DataplaneError> {
         // Looked at first, to leave no trace on a file system that was not meant.
         let there = self.0.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
         if statfs(there).map_err(|errno| self.error(errno.into()))?.filesystem_type() != BPF_FS_MAGIC {
             return Err(self.error(io::Error::other("not on a BPF file system")));
         }
-        for dir in [self.maps(), self.links()] {
-            fs::create_dir_all(&dir).map_err(|source| self.error(source))?;
+        for dir in [self.0.clone(), self.maps(), self.links()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(|source| self.error(source))?;
+            let found = fs::symlink_metadata(&dir).map_err(|source| self.error(source))?;
+            let (uid, mode) = (found.uid(), found.mode() & 0o7777);
+            if !found.is_dir() || uid != geteuid().as_raw() || mode & 0o022 != 0 {
+                return Err(DataplaneError::Foreign { path: dir, uid, mode });
+            }
         }
         let dir = File::open(&self.0).map_err(|source| self.error(source))?;
         match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
