@@ -183,3 +183,36 @@ fn every_rule_has_a_row_or_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     check("rules.md", |document| with_section(document, "rules", &rules(&root)));
 }
+
+/// Tests that a document names, as `` `FILE`: `TEST` `` or `` `FILE` `` alone.
+fn named(document: &str) -> Vec<(String, Option<String>)> {
+    let mut named = Vec::new();
+    let mut words =
+        document.split('`').skip(1).step_by(2).zip(document.split('`').skip(2).step_by(2)).peekable();
+    while let Some((word, between)) = words.next() {
+        if Path::new(word).extension().is_some_and(|end| end == "rs") && word.contains("/tests/") {
+            let test = words.peek().filter(|_| between.trim() == ":").map(|(test, _)| (*test).to_owned());
+            named.push((word.to_owned(), test));
+        }
+    }
+    named
+}
+
+#[test]
+fn tests_that_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let tests = all_tests(&root);
+    for name in ["faults.md", "security.md"] {
+        let document = std::fs::read_to_string(root.join("docs").join(name)).unwrap();
+        let named = named(&document);
+        assert!(named.len() > 10, "docs/{name}: {named:?}");
+        for (file, test) in named {
+            let found =
+                tests.get(&file).unwrap_or_else(|| panic!("docs/{name}: there are no tests in {file}"));
+            assert!(
+                test.iter().all(|test| found.contains(test)),
+                "docs/{name}: there is no {test:?} in {file}"
+            );
+        }
+    }
+}

@@ -124,6 +124,21 @@ fn z3_a_newcomer_that_is_broken_has_no_good_state() {
     assert!(!errors(&snapshot)[0].kept_last_good);
 }
 
+/// Nine to the tenth strings in less than a kilobyte.
+#[test]
+fn an_alias_bomb_is_refused() {
+    let list = |of: &str| vec![of; 9].join(", ");
+    let mut text = format!("a0: &a0 [{}]\n", list("boom"));
+    for level in 1..10 {
+        text += &format!("a{level}: &a{level} [{}]\n", list(&format!("*a{}", level - 1)));
+    }
+    let mut folder = Folder::new();
+    folder.write("1.yaml", &service("a", 1));
+    let snapshot = folder.write("2.yaml", &(text + "kind: Service\nmetadata: {name: *a9}\n"));
+    assert_eq!(ports(&snapshot), ["a:1"]);
+    assert!(errors(&snapshot)[0].to_string().contains("budget"), "{:?}", errors(&snapshot));
+}
+
 #[test]
 fn z3_an_object_that_moves_to_another_file_and_breaks_keeps_its_state() {
     let mut folder = Folder::new();
