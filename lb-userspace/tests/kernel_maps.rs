@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::tables::{Kind, SPECS, Spec, Table};
@@ -273,7 +274,8 @@ fn ten_thousand_services_in_the_kernel() {
             compared.push(time);
             plan
         } else {
-            let (time, plan) = timed(|| planner.plan_changed(&desired, std::slice::from_ref(&name)).unwrap());
+            let edit = (Arc::new(name.clone()), Some(Arc::new(desired.services[&name].clone())));
+            let (time, plan) = timed(|| planner.plan_edits(&desired.surroundings, &[edit]).unwrap());
             named.push(time);
             plan
         };

@@ -56,6 +56,7 @@ impl Planner {
             used_turns,
             services: BTreeMap::new(),
             desired: BTreeMap::new(),
+            carried: BTreeMap::new(),
             surroundings: None,
             claims: HashMap::new(),
             contested: BTreeSet::new(),
@@ -79,12 +80,15 @@ impl Planner {
         Ok(planner)
     }
 
-    /// Adopts again with the same options, after a failure.
+    /// Adopts again with the same options, after a failure; what was desired stays so.
     ///
     /// # Errors
     /// As [`Self::adopt`]; then the planner is as it was.
     pub fn readopt(&mut self, store: &dyn MapStore) -> Result<(), MapError> {
-        *self = Self::adopt(store, self.limits, self.options, self.clock.clone())?;
+        let mut again = Self::adopt(store, self.limits, self.options, self.clock.clone())?;
+        again.carried = std::mem::take(&mut self.carried);
+        again.carried.append(&mut self.desired);
+        *self = again;
         Ok(())
     }
 

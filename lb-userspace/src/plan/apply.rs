@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Problem;
 use super::op::{Op, Plan};
-use super::planner::{Planner, Uncommitted};
+use super::planner::{Edit, Planner, Uncommitted};
 use crate::maps::{MapError, MapStore};
-use crate::model::desired::Desired;
+use crate::model::desired::{Desired, Surroundings};
 
 /// A plan that is in the maps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,11 +101,32 @@ impl Planner {
     /// # Errors
     /// [`SyncError`]; the maps are then between the old state and the new, as after a crash: every frontend is right.
     pub fn sync(&mut self, store: &mut dyn MapStore, desired: &Desired) -> Result<SyncReport, SyncError> {
+        self.sync_with(store, |planner| planner.plan(desired))
+    }
+
+    /// The same for a caller who knows what has changed, as [`Self::plan_edits`] has it.
+    ///
+    /// # Errors
+    /// As [`Self::sync`]; the edits are to be given again.
+    pub fn sync_edits(
+        &mut self,
+        store: &mut dyn MapStore,
+        surroundings: &Surroundings,
+        edits: &[Edit],
+    ) -> Result<SyncReport, SyncError> {
+        self.sync_with(store, |planner| planner.plan_edits(surroundings, edits))
+    }
+
+    fn sync_with(
+        &mut self,
+        store: &mut dyn MapStore,
+        plan: impl FnOnce(&mut Self) -> Result<Plan, Uncommitted>,
+    ) -> Result<SyncReport, SyncError> {
         let start = Instant::now();
         if self.is_uncommitted() {
             self.readopt(store).map_err(SyncError::Adopt)?;
         }
-        let plan = self.plan(desired)?;
+        let plan = plan(self)?;
         let planned = Instant::now();
         let applied = apply(store, &plan).map_err(SyncError::Apply)?;
         self.commit();

@@ -1,5 +1,6 @@
 //! Who has which frontend (F1), and which addresses are ClusterIPs (V5).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -7,24 +8,22 @@ use lb_common::abi::FrontendEntry;
 
 use super::Problem;
 use super::layout::{key_of, owner_flags};
-use super::planner::{Name, Planner};
+use super::planner::{Edit, Name, Planner};
 use super::words::FrontendName;
-use crate::model::desired::{Desired, FrontendKind, Surroundings};
+use crate::model::desired::{FrontendKind, Surroundings};
 
 impl Planner {
     /// Brings claims up to date with the changed services, and adds to `work` whoever wins or loses a frontend by that.
     pub(super) fn take_claims(
         &mut self,
-        desired: &Desired,
-        names: Vec<Name>,
+        edits: Vec<Edit>,
         touched: &mut BTreeMap<FrontendName, Option<Name>>,
         addresses: &mut BTreeSet<IpAddr>,
         work: &mut BTreeSet<Name>,
     ) {
-        for name in names {
-            let after = desired.services.get(name.as_ref()).filter(|s| !s.frontends.is_empty());
+        for (name, after) in edits {
             let before = self.desired.remove(&name);
-            let same = match (&before, after) {
+            let same = match (&before, &after) {
                 (Some(before), Some(after)) => before.frontends == after.frontends,
                 _ => false,
             };
@@ -36,8 +35,11 @@ impl Planner {
                     claims.remove(&name);
                     if frontend.kind == FrontendKind::ClusterIp {
                         addresses.insert(frontend.addr);
-                        if let Some(count) = self.cluster_ips.get_mut(&frontend.addr) {
-                            *count = count.saturating_sub(1);
+                        if let Entry::Occupied(mut count) = self.cluster_ips.entry(frontend.addr) {
+                            *count.get_mut() = count.get().saturating_sub(1);
+                            if *count.get() == 0 {
+                                count.remove();
+                            }
                         }
                     }
                 }
@@ -53,7 +55,7 @@ impl Planner {
                 }
             }
             if let Some(after) = after {
-                self.desired.insert(name, after.clone());
+                self.desired.insert(name, after);
             }
         }
         for (key, before) in touched {
@@ -71,7 +73,6 @@ impl Planner {
                 self.claims.remove(key);
             }
         }
-        self.cluster_ips.retain(|_, count| *count > 0);
     }
 
     /// Whether `name` is the one who has this frontend (F1).

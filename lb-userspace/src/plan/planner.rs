@@ -1,6 +1,5 @@
 //! The planner: what changed, who has which frontend, and the order of operations.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,6 +18,9 @@ use crate::model::desired::{Desired, Service, ServicePortName, Surroundings};
 
 /// Names are shared between the planner's indices.
 pub(super) type Name = Arc<ServicePortName>;
+
+/// What a service port is to be from now on; `None` = gone.
+pub type Edit = (Arc<ServicePortName>, Option<Arc<Service>>);
 
 /// When an operation happens within a plan.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +70,9 @@ pub struct Planner {
     /// Frontend numbers whose counters are not zero.
     pub(super) used_turns: HashSet<u32>,
     pub(super) services: BTreeMap<Name, State>,
-    pub(super) desired: BTreeMap<Name, Service>,
+    pub(super) desired: BTreeMap<Name, Arc<Service>>,
+    /// What was desired before the tables were adopted again, until the next plan.
+    pub(super) carried: BTreeMap<Name, Arc<Service>>,
     pub(super) surroundings: Option<Surroundings>,
     pub(super) claims: HashMap<FrontendName, BTreeSet<Name>>,
     pub(super) contested: BTreeSet<FrontendName>,
@@ -122,26 +126,37 @@ impl Planner {
     /// # Errors
     /// The last plan was neither committed nor given up by adopting again.
     pub fn plan(&mut self, desired: &Desired) -> Result<Plan, Uncommitted> {
-        self.plan_some(desired, None)
+        let surroundings = &desired.surroundings;
+        let around_changed = self.surroundings.as_ref() != Some(surroundings);
+        let edits = self.compare(desired, around_changed);
+        self.plan_some(surroundings, around_changed, edits)
     }
 
-    /// The same for a caller who knows which services may have changed since the last plan: the others are not even compared.
-    /// Surroundings are.
+    /// The same for a caller who knows which services may have changed since the last plan: the others stay as they are, also
+    /// over [`Self::readopt`].
     ///
     /// # Errors
     /// As [`Self::plan`].
-    pub fn plan_changed(
-        &mut self,
-        desired: &Desired,
-        names: &[ServicePortName],
-    ) -> Result<Plan, Uncommitted> {
-        self.plan_some(desired, Some(names))
+    pub fn plan_edits(&mut self, surroundings: &Surroundings, edits: &[Edit]) -> Result<Plan, Uncommitted> {
+        let around_changed = self.surroundings.as_ref() != Some(surroundings);
+        let edits = if self.fresh || around_changed {
+            self.all_with(edits)
+        } else {
+            let edits: BTreeMap<_, _> = edits.iter().cloned().collect();
+            edits
+                .into_iter()
+                .map(served)
+                .filter(|(name, after)| self.desired.get(name) != after.as_ref())
+                .collect()
+        };
+        self.plan_some(surroundings, around_changed, edits)
     }
 
     fn plan_some(
         &mut self,
-        desired: &Desired,
-        only: Option<&[ServicePortName]>,
+        surroundings: &Surroundings,
+        around_changed: bool,
+        edits: Vec<Edit>,
     ) -> Result<Plan, Uncommitted> {
         if self.uncommitted {
             return Err(Uncommitted);
@@ -152,12 +167,8 @@ impl Planner {
         {
             numbers.wake(now, rest);
         }
-        let surroundings = &desired.surroundings;
-        let around_changed = self.surroundings.as_ref() != Some(surroundings);
-        let names = match only {
-            Some(names) if !self.fresh && !around_changed => self.compare_named(desired, names),
-            _ => self.compare(desired, around_changed),
-        };
+        self.carried.clear();
+        let names = edits.iter().map(|(name, _)| name.clone()).collect();
         let mut changes = Changes { names, touched: BTreeMap::new(), addresses: BTreeSet::new() };
         if self.fresh {
             self.clear_strays();
@@ -173,14 +184,13 @@ impl Planner {
         if self.fresh {
             maybe_gone.extend(self.services.keys().cloned());
         }
-        self.take_claims(desired, changes.names, &mut changes.touched, &mut changes.addresses, &mut work);
+        self.take_claims(edits, &mut changes.touched, &mut changes.addresses, &mut work);
 
         for name in &work {
-            let Some(service) = self.desired.remove(name) else { continue };
+            let Some(service) = self.desired.get(name).cloned() else { continue };
             if !self.plan_service(name, &service, surroundings) {
                 self.unsatisfied.insert(name.clone());
             }
-            self.desired.insert(name.clone(), service);
         }
         for name in changes.touched.into_keys().filter(|name| !name.is_owner()) {
             self.drop_unclaimed(name);
@@ -220,43 +230,35 @@ impl Planner {
     }
 
     /// Which services differ from the last plan. Those without frontends count as absent (F3).
-    fn compare(&self, desired: &Desired, all: bool) -> Vec<Name> {
-        let mut names = Vec::new();
+    fn compare(&self, desired: &Desired, all: bool) -> Vec<Edit> {
+        let mut edits: Vec<Edit> = Vec::new();
         let mut old = self.desired.iter().peekable();
         for (name, service) in desired.services.iter().filter(|(_, s)| !s.frontends.is_empty()) {
-            let new = loop {
-                let Some((known, before)) = old.peek() else { break true };
-                match known.as_ref().cmp(name) {
-                    Ordering::Less => names.push((*known).clone()),
-                    Ordering::Equal if all || *before != service => {
-                        names.push((*known).clone());
-                        old.next();
-                        break false;
-                    }
-                    Ordering::Equal => {
-                        old.next();
-                        break false;
-                    }
-                    Ordering::Greater => break true,
+            while let Some((gone, _)) = old.next_if(|(known, _)| known.as_ref() < name) {
+                edits.push((gone.clone(), None));
+            }
+            match old.next_if(|(known, _)| known.as_ref() == name) {
+                Some((known, before)) if all || before.as_ref() != service => {
+                    edits.push((known.clone(), Some(Arc::new(service.clone()))));
                 }
-                old.next();
-            };
-            if new {
-                names.push(Arc::new(name.clone()));
+                Some(_) => {}
+                None => edits.push((Arc::new(name.clone()), Some(Arc::new(service.clone())))),
             }
         }
-        names.extend(old.map(|(gone, _)| gone.clone()));
-        names
+        edits.extend(old.map(|(gone, _)| (gone.clone(), None)));
+        edits
     }
 
-    /// The same for some of them.
-    fn compare_named(&self, desired: &Desired, names: &[ServicePortName]) -> Vec<Name> {
-        let names: BTreeSet<&ServicePortName> = names.iter().collect();
-        let differs = |name: &&ServicePortName| {
-            let after = desired.services.get(*name).filter(|service| !service.frontends.is_empty());
-            after != self.desired.get(*name)
-        };
-        names.into_iter().filter(differs).map(|name| Arc::new(name.clone())).collect()
+    /// All there is, with these edits.
+    fn all_with(&self, edits: &[Edit]) -> Vec<Edit> {
+        let known = self
+            .carried
+            .iter()
+            .chain(&self.desired)
+            .map(|(name, service)| (name.clone(), Some(service.clone())));
+        let mut all: BTreeMap<_, _> = known.collect();
+        all.extend(edits.iter().cloned().map(served));
+        all.into_iter().collect()
     }
 
     /// Takes apart those of `names` that are no longer desired.
@@ -396,6 +398,11 @@ impl Planner {
             self.backend_ids.release(id, 1);
         }
     }
+}
+
+/// A service without frontends counts as absent (F3).
+fn served((name, service): Edit) -> Edit {
+    (name, service.filter(|service| !service.frontends.is_empty()))
 }
 
 struct Changes {

@@ -1,5 +1,7 @@
 //! Restarts, crashes and faults: the tables always end as those of a fresh start.
 
+use std::sync::Arc;
+
 use lb_common::tables::Table;
 use proptest::prelude::*;
 
@@ -234,16 +236,26 @@ proptest! {
     }
 
     #[test]
-    fn faults_are_overcome(edits in prop::collection::vec(edit(), 1..12), seed in any::<u64>()) {
+    fn faults_are_overcome(
+        edits in prop::collection::vec(edit(), 1..12),
+        seed in any::<u64>(),
+        told in any::<bool>(),
+    ) {
         let faulty = FaultyStore::failing_at_random(MemoryStore::new(), 30, seed, libc::ENOMEM);
         let mut store = faulty;
         let clock = TestClock::default();
         let mut state = desired(&[]);
         let mut planner = planner(store.inner(), &clock);
         for edit in edits {
+            let before = state.clone();
             change(&mut state, &edit);
+            let edits = edits_between(&before, &state);
+            let mut sync = |store: &mut FaultyStore<MemoryStore>| match told {
+                true => planner.sync_edits(store, &state.surroundings, &edits),
+                false => planner.sync(store, &state),
+            };
             let mut tries = 0;
-            while let Err(error) = planner.sync(&mut store, &state) {
+            while let Err(error) = sync(&mut store) {
                 check_frontends(store.inner())?;
                 tries += 1;
                 prop_assert!(tries < 200, "{}", error);
@@ -278,6 +290,13 @@ proptest! {
         }
         prop_assert_eq!(text(store.inner()), text(&fresh(&state)));
     }
+}
+
+/// What somebody who knows would tell the planner.
+fn edits_between(before: &Desired, after: &Desired) -> Vec<crate::plan::Edit> {
+    let names = before.services.keys().chain(after.services.keys());
+    let differing = names.filter(|name| before.services.get(*name) != after.services.get(*name));
+    differing.map(|name| (Arc::new(name.clone()), after.services.get(name).cloned().map(Arc::new))).collect()
 }
 
 /// Changes one byte of one entry, of its key or of its value.
