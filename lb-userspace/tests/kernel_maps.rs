@@ -279,7 +279,7 @@ fn ten_thousand_services_in_the_kernel() {
             named.push(time);
             plan
         };
-        assert!(!plan.is_empty() && plan.entries() <= 8, "{plan}");
+        assert!(!plan.is_empty() && plan.ops.len() <= 8, "{plan}");
         apply(&mut kernel, &plan).unwrap();
         planner.commit();
     }

@@ -11,7 +11,7 @@ use lb_common::tables::Spec;
 use lb_tests::edits::{Edits, Random};
 use lb_userspace::maps::KernelStore;
 use lb_userspace::model::allocate::{Allocator, Ranges};
-use lb_userspace::model::{Interface, ModelConfig, build};
+use lb_userspace::model::{Basis, Interface, Model, ModelConfig, News, build};
 use lb_userspace::plan::{Limits, Numbers, Options, Planner, SyncReport, Tables};
 use lb_userspace::source::{Severity, Source};
 use tempfile::TempDir;
@@ -48,6 +48,7 @@ fn config() -> ModelConfig {
 struct Mind {
     source: Source,
     allocator: Allocator,
+    model: Model,
     planner: Planner,
 }
 
@@ -63,16 +64,31 @@ impl Mind {
         // Short Maglev tables: it is the numbers' coming and going that is of interest.
         let options = Options { maglev_slots: 251, ..Options::default() };
         let planner = Planner::adopt(store, Limits::of(store).unwrap(), options, clock).unwrap();
-        Self { source: Source::new([folder]), allocator, planner }
+        Self { source: Source::new([folder]), allocator, model: Model::default(), planner }
     }
 
+    fn errors(&self) -> usize {
+        self.source.problems().iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    /// Takes in what has changed, as the agent does.
     fn sync(&mut self, store: &mut KernelStore) -> (SyncReport, usize) {
-        let snapshot = self.source.load();
-        let (allocations, _) = self.allocator.allocate(&snapshot.objects);
-        let built = build(&config(), &snapshot.objects, allocations);
+        let changes = self.source.look();
+        let objects = self.source.store();
+        self.allocator.allocate(&objects.services());
+        let basis = Basis { config: &config(), store: objects, allocations: self.allocator.given() };
+        let news = News { changes: &changes, reallocated: self.allocator.reallocated() };
+        let edits = self.model.update(basis, news);
         self.allocator.save().unwrap();
-        let errors = snapshot.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-        (self.planner.sync(store, &built.desired).unwrap(), errors)
+        (self.planner.sync_edits(store, self.model.surroundings(), &edits).unwrap(), self.errors())
+    }
+
+    /// Makes everything of all objects.
+    fn sync_all(&mut self, store: &mut KernelStore) {
+        let objects = self.source.load().objects;
+        let (allocations, _) = self.allocator.allocate(&objects);
+        let built = build(&config(), &objects, allocations);
+        self.planner.sync(store, &built.desired).unwrap();
     }
 }
 
@@ -118,7 +134,7 @@ fn after_a_thousand_edits_the_maps_are_those_of_a_fresh_start() {
             let copy = states.path().join("copy.json");
             fs::copy(&state, &copy).unwrap();
             let mut fresh = KernelStore::create(size).unwrap();
-            Mind::new(files.path(), copy, &fresh, &time).sync(&mut fresh);
+            Mind::new(files.path(), copy, &fresh, &time).sync_all(&mut fresh);
             let (edited, fresh) = (dump(&store), dump(&fresh));
             assert!(edited == fresh, "{}\n--- edited\n{edited}\n--- fresh\n{fresh}", context());
             longest = longest.max(fresh.lines().count());

@@ -31,7 +31,7 @@ pub(super) fn section(report: &Report) -> Section {
         let load = m.steps.load;
         format!("{}, {}, {:.0}", load.operations, load.calls, load.bytes as f64 / 1e3)
     });
-    row("one endpoint changes: plan and write", &|m| spread(&m.steps.change_ms, 2, " ms"));
+    row("one endpoint changes: read, plan and write", &|m| spread(&m.steps.change_ms, 2, " ms"));
     row("operations, calls, bytes for that", &|m| {
         let change = m.steps.change;
         format!("**{}**, {}, {}", change.operations, change.calls, change.bytes)
@@ -52,7 +52,7 @@ pub(super) fn section(report: &Report) -> Section {
         [
             bar(m, "agent, MiB", exactly(m.agent.resident_mib)),
             bar(m, "full load, ms", exactly(m.steps.plan_ms.median + m.steps.write_ms.median)),
-            bar(m, "one change: plan and write, ms", m.steps.change_ms),
+            bar(m, "one change: read, plan and write, ms", m.steps.change_ms),
         ]
     });
     let plot = Plot {

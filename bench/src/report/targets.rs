@@ -97,7 +97,12 @@ pub(super) fn scale(report: &Scale) -> String {
             " ms",
             of(|m| m.steps.plan_ms.median + m.steps.write_ms.median),
         ),
-        at_most("10,000 Services: plan and write one change", 1.0, " ms", of(|m| m.steps.change_ms.median)),
+        at_most(
+            "10,000 Services: read, plan and write one change",
+            1.0,
+            " ms",
+            of(|m| m.steps.change_ms.median),
+        ),
         at_most("10,000 Services: operations for it", 8.0, "", of(|m| m.steps.change.operations as f64)),
         at_most("10,000 Services: the agent's memory", 40.0, " MiB", of(|m| m.agent.resident_mib)),
         at_most("10,000 Services: a packet, against one", 1.05, " ×", of(|m| m.packet.among_ratio.median)),

@@ -1,5 +1,8 @@
 //! The steps from files to maps one by one, in this process.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,16 +10,16 @@ use anyhow::{Context, ensure};
 use lb_common::tables::Spec;
 use lb_userspace::maps::KernelStore;
 use lb_userspace::model::allocate::{Allocator, Ranges};
-use lb_userspace::model::build;
-use lb_userspace::model::config::ModelConfig;
-use lb_userspace::model::desired::Desired;
+use lb_userspace::model::desired::{Edit, Surroundings};
+use lb_userspace::model::{Basis, Model, ModelConfig, News};
 use lb_userspace::plan::{Limits, Options, Planner, apply, steady_clock};
-use lb_userspace::source::Source;
+use lb_userspace::source::{Change, Source};
 use nix::time::{ClockId, clock_gettime};
 
 use super::Setting;
 use super::counting::{Counting, Written};
-use crate::manifests::{POD_CIDR, SERVICE_CIDR};
+use super::live::PODS;
+use crate::manifests::{self, POD_CIDR, SERVICE_CIDR};
 use crate::sample::Spread;
 
 /// What the steps take.
@@ -32,32 +35,39 @@ pub(crate) struct Steps {
     pub(crate) write_ms: Spread,
     /// What was written.
     pub(crate) load: Written,
-    /// Planning and writing one other endpoint of one Service, ms.
+    /// From a file with one other endpoint of one Service until it is written: reading, planning and writing, ms.
     pub(crate) change_ms: Spread,
     /// What was written for that.
     pub(crate) change: Written,
 }
 
-/// Measures a setting whose manifests are in `manifests`. `changed` has the same with one endpoint changed.
+/// Measures a setting whose manifests are in `manifests`.
 pub(crate) fn steps(
     setting: Setting,
-    manifests: &Path,
+    folder: &Path,
     rounds: usize,
-    changes: usize,
+    changes_wanted: usize,
 ) -> anyhow::Result<Steps> {
-    let start = cpu()?;
-    let snapshot = Source::new([manifests]).load();
-    let parse_ms = millis(start)?;
-    ensure!(snapshot.problems.is_empty(), "the manifests have problems: {:?}", snapshot.problems.first());
-    let start = cpu()?;
-    let (mut allocator, _) = Allocator::open(Ranges::default(), None);
-    let (allocations, _) = allocator.allocate(&snapshot.objects);
     let config = ModelConfig {
         service_cidrs: vec![SERVICE_CIDR.parse()?],
         pod_cidrs: vec![POD_CIDR.parse()?],
         ..ModelConfig::default()
     };
-    let desired = build::build(&config, &snapshot.objects, allocations).desired;
+    let changing = |pod: Ipv4Addr| {
+        let text = manifests::documents(setting.services, &[pod]);
+        fs::write(folder.join("changing.yaml"), text).context("write a manifest")
+    };
+    changing(PODS[0])?;
+    let start = cpu()?;
+    let mut source = Source::new([folder]);
+    let changes = source.look();
+    let parse_ms = millis(start)?;
+    ensure!(source.problems().is_empty(), "the manifests have problems: {:?}", source.problems().first());
+    let start = cpu()?;
+    let (mut allocator, _) = Allocator::open(Ranges::default(), None);
+    allocator.allocate(&source.store().services());
+    let mut model = Model::default();
+    let edits = update(&mut model, &config, &source, &allocator, &changes);
     let model_ms = millis(start)?;
     let (mut plan_ms, mut write_ms) = (Vec::new(), Vec::new());
     let mut last = None;
@@ -67,19 +77,22 @@ pub(crate) fn steps(
             Counting::new(KernelStore::create(|spec| setting.entries(spec)).context("make maps")?);
         let limits = Limits::of(&store)?;
         let mut planner = Planner::adopt(&store, limits, Options::default(), steady_clock())?;
-        let [plan, write] = sync(&mut planner, &mut store, &desired)?;
+        let [plan, write] = sync(&mut planner, &mut store, model.surroundings(), &edits)?;
         plan_ms.push(plan);
         write_ms.push(write);
         let load = store.take();
         last = Some((store, planner, load));
     }
     let (mut store, mut planner, load) = last.context("no round")?;
-    let mut other = desired.clone();
-    change_one(&mut other)?;
+    drop(edits);
     let (mut change_ms, mut change) = (Vec::new(), Written::default());
-    for number in 0..changes {
-        let to = if number % 2 == 0 { &other } else { &desired };
-        change_ms.push(sync(&mut planner, &mut store, to)?.into_iter().sum());
+    for number in 0..changes_wanted {
+        changing(PODS[(number + 1) % 2])?;
+        let start = cpu()?;
+        let changes = source.look();
+        let edits = update(&mut model, &config, &source, &allocator, &changes);
+        sync(&mut planner, &mut store, model.surroundings(), &edits)?;
+        change_ms.push(millis(start)?);
         let written = store.take();
         change = if written.operations > change.operations { written } else { change };
     }
@@ -94,19 +107,27 @@ pub(crate) fn steps(
     })
 }
 
-/// Moves one endpoint of a Service in the middle elsewhere.
-fn change_one(desired: &mut Desired) -> anyhow::Result<()> {
-    let middle = desired.services.len() / 2;
-    let (_, service) = desired.services.iter_mut().nth(middle).context("no Service")?;
-    service.backends.first_mut().context("no backend")?.addr = "10.95.255.254".parse()?;
-    service.backends.sort();
-    Ok(())
+/// What the model makes of changes; they are about Services with addresses of their own.
+fn update(
+    model: &mut Model,
+    config: &ModelConfig,
+    source: &Source,
+    allocator: &Allocator,
+    changes: &[Change],
+) -> Vec<Edit> {
+    let basis = Basis { config, store: source.store(), allocations: allocator.given() };
+    model.update(basis, News { changes, reallocated: &BTreeSet::new() })
 }
 
 /// Brings the maps to this state. Gives the time for planning and for writing, ms.
-fn sync(planner: &mut Planner, store: &mut Counting, desired: &Desired) -> anyhow::Result<[f64; 2]> {
+fn sync(
+    planner: &mut Planner,
+    store: &mut Counting,
+    surroundings: &Surroundings,
+    edits: &[Edit],
+) -> anyhow::Result<[f64; 2]> {
     let start = cpu()?;
-    let plan = planner.plan(desired)?;
+    let plan = planner.plan_edits(surroundings, edits)?;
     let plan_ms = millis(start)?;
     ensure!(plan.problems.is_empty(), "it does not fit: {:?}", plan.problems.first());
     let start = cpu()?;

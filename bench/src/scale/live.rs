@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Two addresses for the endpoint that changes.
-const PODS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 95, 255, 1), Ipv4Addr::new(10, 95, 255, 2)];
+pub(super) const PODS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 95, 255, 1), Ipv4Addr::new(10, 95, 255, 2)];
 /// A mebibyte.
 const MIB: f64 = 1024.0 * 1024.0;
 

@@ -16,13 +16,14 @@ use tracing::{error, info, warn};
 
 use super::Args;
 use super::keeper::Keeper;
+use super::memory;
 use super::network::{Network, Watcher};
+use super::wanted::Wanted;
 use crate::dataplane::{self, Attacher, PinDir};
 use crate::dns::Dns;
 use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
-use crate::model::build;
 use crate::plan::{self, Limits, Planner};
 use crate::source::{Severity, Source};
 
@@ -42,6 +43,9 @@ const FIRST_TIDY: Duration = Duration::from_secs(60);
 /// Between two tidyings of the filter. In an hour, even 10,000 replaced pods make it mistake one foreign address in a hundred more.
 const TIDY_AGAIN: Duration = Duration::from_secs(3600);
 
+/// A plan of more operations leaves much memory behind.
+const MANY: usize = 1_000;
+
 /// Time between looks at what the programs have logged.
 const TRACE_LOOKS: Duration = Duration::from_millis(100);
 
@@ -50,15 +54,12 @@ struct Agent<'a> {
     args: &'a Args,
     store: KernelStore,
     planner: Planner,
-    allocator: Allocator,
-    source: Source,
+    wanted: Wanted,
     keeper: Keeper,
     network: Network,
     health: Health,
     dns: Option<Dns>,
     said: BTreeSet<String>,
-    /// Service ports in the last desired state.
-    services: usize,
     synced: bool,
     /// Of the flow table, kept over restarts.
     flow_seed: u32,
@@ -71,6 +72,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some((pool, service)) = args.model.ranges().overlap() {
         bail!("--load-balancer-pool {pool} and --service-cidr {service} overlap; move one of them");
     }
+    memory::prepare();
     let pins = PinDir::new(&args.pin_dir);
     let _lock = pins.lock()?;
     let (store, found) = pins.maps_or_new(&args.sizes())?;
@@ -109,14 +111,12 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         args,
         store,
         planner,
-        allocator,
-        source,
+        wanted: Wanted::new(source, allocator),
         keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook),
         network,
         health,
         dns,
         said: BTreeSet::new(),
-        services: 0,
         synced: false,
         flow_seed: config.flow_seed,
         retry_at: None,
@@ -147,14 +147,15 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         if agent.synced && !announced {
             agent.write_meta(config.ticks_per_second, std::process::id())?;
             announce(args.ready_file.as_deref())?;
-            info!("ready: {} interfaces, {} service ports", agent.keeper.count(), agent.services);
+            info!("ready: {} interfaces, {} service ports", agent.keeper.count(), agent.wanted.count());
             announced = true;
+            memory::give_back();
         }
         let retry_at = agent.retry_at;
         let tidy_at = agent.tidy_at;
         let incomplete = agent.keeper.failures().next().is_some();
         tokio::select! {
-            () = agent.source.changed() => agent.sync(),
+            () = agent.wanted.changed() => agent.sync(),
             () = watcher.changed() => {
                 tokio::time::sleep(NETWORK_PAUSE).await;
                 match watcher.look().await {
@@ -180,27 +181,23 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
 impl Agent<'_> {
     /// Brings what the manifests say into the maps.
     fn sync(&mut self) {
-        let snapshot = self.source.load();
-        let (allocations, mut notes) = self.allocator.allocate(&snapshot.objects);
-        let allocations = allocations.clone();
+        let config = self.args.model_config(self.network.interfaces.clone(), self.network.primary.clone());
         let mut now = BTreeSet::new();
         self.retry_at = None;
-        if let Err(error) = self.allocator.save() {
+        if let Err(error) = self.wanted.follow(&config) {
             now.insert((false, error.to_string()));
             self.retry_at = Some(Instant::now() + STATE_RETRY);
         }
-        let config = self.args.model_config(self.network.interfaces.clone(), self.network.primary.clone());
-        let built = build::build(&config, &snapshot.objects, &allocations);
-        notes.extend(built.notes.iter().cloned());
-        for problem in &snapshot.problems {
+        for problem in self.wanted.problems() {
             now.insert((problem.severity == Severity::Error, problem.to_string()));
         }
-        now.extend(notes.iter().map(|note| (false, note.to_string())));
-        self.services = built.desired.services.len();
-        let result = self.planner.sync(&mut self.store, &built.desired);
+        now.extend(self.wanted.notes().map(|note| (false, note.to_string())));
+        let result =
+            self.planner.sync_edits(&mut self.store, self.wanted.surroundings(), self.wanted.edits());
         let in_kernel = result.is_ok();
         match result {
             Ok(report) => {
+                self.wanted.done();
                 now.extend(report.problems.iter().map(|problem| (true, problem.to_string())));
                 if let Some(after) = report.retry_after {
                     self.retry_at = Some(Instant::now() + after);
@@ -215,6 +212,9 @@ impl Agent<'_> {
                         report.writing.as_secs_f64() * 1e3,
                     );
                 }
+                if report.applied.operations > MANY {
+                    memory::give_back();
+                }
             }
             Err(error) => {
                 error!("{error}; trying again");
@@ -223,9 +223,9 @@ impl Agent<'_> {
         }
         // Names in the same step as the maps, and whatever became of those: the old ones are no better.
         if let Some(dns) = &mut self.dns {
-            dns.update(&config, &snapshot.objects, &allocations);
+            self.wanted.update_names(dns, &config);
         }
-        for error in self.health.update(&config, &snapshot.objects, &built, in_kernel) {
+        for error in self.health.update(&config, self.wanted.node(&config), self.wanted.checks(), in_kernel) {
             now.insert((true, error.to_string()));
             self.retry_at.get_or_insert(Instant::now() + HEALTH_RETRY);
         }

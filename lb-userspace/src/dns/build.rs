@@ -9,13 +9,13 @@ use super::headless::{Endpoint, Finder};
 use super::names::{absolute, below, dashed};
 use super::zone::Zone;
 use crate::model::desired::{Family, Protocol};
-use crate::model::endpoints::{EndpointReader, pod_address};
+use crate::model::endpoints::{EndpointReader, pod_address, service_of};
 use crate::model::services::{explicit_cluster_ips, is_headless, port_number};
 use crate::model::{Allocations, ModelConfig};
-use crate::source::Objects;
 use crate::source::address::parse_ip;
-use crate::source::kube::Service;
+use crate::source::kube::{Name, Object, Service};
 use crate::source::validate::parse_protocol;
+use crate::source::{Change, Objects, Packed, Store};
 
 /// Version of the specification that the records follow.
 const SCHEMA: &str = "1.1.0";
@@ -32,6 +32,18 @@ pub struct ZoneConfig {
     pub ttl: u32,
     /// Addresses of this server, for `NS`.
     pub servers: Vec<IpAddr>,
+}
+
+/// Whether names may be others after these changes. Backends of Services that have an address of their own have no names.
+pub fn concerned(changes: &[Change], store: &Store) -> bool {
+    let named = |service: &Name| store.service(service).is_some_and(|service| is_headless(&service));
+    let objects = changes.iter().flat_map(|change| change.before.iter().chain(&change.after));
+    objects.filter_map(Packed::unpack).any(|object| match object {
+        Object::Service(_) | Object::Pod(_) => true,
+        Object::EndpointSlice(slice) => service_of(&slice).is_some_and(|service| named(&service)),
+        Object::Endpoints(endpoints) => named(&endpoints.metadata.full_name()),
+        Object::Node(_) | Object::Deployment(_) | Object::ReplicaSet(_) | Object::StatefulSet(_) => false,
+    })
 }
 
 /// Makes the zone of objects. The order in which objects came does not matter.

@@ -16,7 +16,7 @@ pub mod server;
 mod zone;
 
 pub use answer::{Context, Response, Step, Transport, answer, answer_bytes};
-pub use build::ZoneConfig;
+pub use build::{ZoneConfig, concerned};
 pub use names::parse_domain;
 pub use server::{Dns, Settings};
 pub use zone::Zone;

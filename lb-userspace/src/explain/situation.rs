@@ -52,7 +52,7 @@ impl Situation {
         notes.extend(built.notes.iter().cloned());
         notes.sort();
         notes.dedup();
-        let zone = build::zone(&config, &objects);
+        let zone = build::zone(&config, &objects.nodes);
         Ok(Self { config, objects, allocations, built, notes, zone })
     }
 

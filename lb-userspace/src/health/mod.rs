@@ -17,13 +17,10 @@ use tokio::task::JoinHandle;
 
 use crate::model::addresses::node_port_addresses;
 use crate::model::desired::Family;
-use crate::model::endpoints::local_ready;
-use crate::model::health::ServiceHealth;
+use crate::model::health::{Checks, ServiceHealth};
 use crate::model::healthz::{AgentHealth, Page};
-use crate::model::services::health_check_node_ports;
-use crate::model::{Built, ModelConfig, NodePortAddresses};
-use crate::source::Objects;
-use crate::source::kube::{Name, Node};
+use crate::model::{ModelConfig, NodePortAddresses};
+use crate::source::kube::Node;
 
 /// Changes may take this long to be in the kernel; kube-proxy's value, two periods of its full synchronisation.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -120,23 +117,21 @@ impl Health {
         Ok(bound)
     }
 
-    /// Takes what the model has made of objects: counts, and which ports are to be open. Gives the ports that cannot be opened;
-    /// the next call tries again. `in_kernel` tells whether it is where it should be.
+    /// Takes what the model has made of objects: this node's object, counts, and which ports are to be open. Gives the ports that
+    /// cannot be opened; the next call tries again. `in_kernel` tells whether it is where it should be.
     pub fn update(
         &mut self,
         config: &ModelConfig,
-        objects: &Objects,
-        built: &Built,
+        node: Option<&Node>,
+        checks: &Checks,
         in_kernel: bool,
     ) -> Vec<HealthError> {
         let wanted = {
             let mut state = lock(&self.state);
             state.progress(in_kernel);
-            state.node(objects.nodes.get(&Name::new("", &config.node_name)).map(|node| &**node));
-            state.services.set_services(&health_check_node_ports(&built.services));
-            let ready = local_ready(&built.endpoints);
-            state.services.set_local_ready(&ready.into_iter().map(|(name, all)| (name, all.len())).collect());
-            wanted(config, built, &state.services)
+            state.node(node);
+            state.services.set(checks);
+            wanted(config, checks, &state.services)
         };
         self.services.retain(|address, _| wanted.contains(address));
         let mut errors = Vec::new();
@@ -163,15 +158,10 @@ impl Health {
 }
 
 /// Where to listen: on the addresses that serve node ports (F6), in the families of the Services.
-fn wanted(config: &ModelConfig, built: &Built, services: &ServiceHealth) -> BTreeSet<SocketAddr> {
+fn wanted(config: &ModelConfig, checks: &Checks, services: &ServiceHealth) -> BTreeSet<SocketAddr> {
     let mut wanted = BTreeSet::new();
     for family in [Family::V4, Family::V6] {
-        let ports: BTreeSet<u16> = built
-            .services
-            .iter()
-            .filter(|(name, info)| name.family == family && info.health_check_node_port != 0)
-            .map(|(_, info)| info.health_check_node_port)
-            .collect();
+        let ports = checks.ports(family);
         match &config.nodeport_addresses {
             NodePortAddresses::Primary => {
                 for address in node_port_addresses(config, family) {

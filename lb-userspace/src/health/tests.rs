@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::{Health, HealthError, rfc3339};
+use crate::model::health::Checks;
 use crate::model::{Allocations, Built, Interface, ModelConfig, NodePortAddresses, build};
 use crate::source::Objects;
 use crate::source::document;
@@ -51,7 +52,8 @@ fn built(port: u16, ready: u8) -> (Objects, Built) {
 }
 
 fn update(health: &mut Health, (objects, built): &(Objects, Built), in_kernel: bool) -> Vec<HealthError> {
-    health.update(&config(), objects, built, in_kernel)
+    let node = objects.nodes.values().next().map(|node| &**node);
+    health.update(&config(), node, &Checks::of(built), in_kernel)
 }
 
 /// What a client gets, head in lower case.

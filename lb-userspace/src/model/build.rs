@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::addresses::node_port_addresses;
 use super::allocate::Allocations;
 use super::config::ModelConfig;
-use super::desired::{
-    Desired, Family, Frontend, FrontendKind, Protocol, Service, ServicePortName, Surroundings,
+use super::desired::{Desired, Family, Frontend, Service, Surroundings};
+use super::endpoints::{
+    Collected, Collector, EndpointReader, EndpointsMap, LeftOut, ModelEndpoint, service_of,
 };
-use super::endpoints::{Collected, Collector, EndpointReader, EndpointsMap, LeftOut, service_of};
+use super::frontends::{Rules, frontends};
 use super::labels;
-use super::services::{ServiceMap, ServicePortInfo, is_ours, port_text, service_ports};
+use super::services::{ServiceMap, ServicePortInfo, is_ours, service_ports};
 use super::topology::{Question, categorize};
 use crate::source::Objects;
 use crate::source::address::parse_cidr;
-use crate::source::kube::{EndpointSlice, Name};
+use crate::source::kube::{EndpointSlice, Name, Node};
 
 /// A remark about an object that is good in itself but not as a part of the whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,8 +61,16 @@ pub struct Built {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Makes the desired state of objects. The order in which objects came does not matter.
-pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations) -> Built {
+/// What objects say about service ports and backends, before anybody is given a frontend.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) services: ServiceMap,
+    pub(super) collected: Collected,
+    pub(super) notes: Vec<Note>,
+}
+
+/// Reads objects. Each Service stands for itself here: those of some Services say the same about them as all objects do.
+pub(super) fn parts(config: &ModelConfig, objects: &Objects, allocations: &Allocations) -> Parts {
     let mut notes = Vec::new();
     let mut services = ServiceMap::new();
     for service in objects.services.values() {
@@ -70,28 +78,46 @@ pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations)
             services.extend(service_ports(service, family, allocations, &mut notes));
         }
     }
-    let Collected { endpoints, skipped: skipped_endpoints, left_out } =
-        collect_endpoints(config, objects, &services, &mut notes);
-    let mut desired = Desired { services: BTreeMap::new(), surroundings: surroundings(config, objects) };
-    let mut frontends = Frontends::new(config).all(&services, &mut notes);
-    let zone = zone(config, objects);
+    let collected = collect_endpoints(config, objects, &services, &mut notes);
+    Parts { services, collected, notes }
+}
+
+/// One service port with its frontends.
+pub(super) fn service(
+    config: &ModelConfig,
+    zone: &str,
+    info: &ServicePortInfo,
+    endpoints: &[ModelEndpoint],
+    frontends: Vec<Frontend>,
+) -> Service {
+    let lists = categorize(question(config, zone, info), endpoints);
+    Service {
+        frontends,
+        backends: endpoints.iter().map(|endpoint| endpoint.backend.clone()).collect(),
+        cluster: lists.cluster,
+        local: lists.local,
+        has_any_endpoints: lists.has_any_endpoints,
+        internal_local: info.internal_local,
+        external_local: info.external_local,
+        affinity_timeout_s: info.affinity_timeout_s,
+        algorithm: info.algorithm.unwrap_or(config.algorithm),
+        source_ranges: info.source_ranges.clone(),
+        health_check_node_port: info.health_check_node_port,
+    }
+}
+
+/// Makes the desired state of objects. The order in which objects came does not matter.
+pub fn build(config: &ModelConfig, objects: &Objects, allocations: &Allocations) -> Built {
+    let Parts { services, collected, mut notes } = parts(config, objects, allocations);
+    let Collected { endpoints, skipped: skipped_endpoints, left_out } = collected;
+    let surroundings = surroundings(config, &objects.nodes);
+    let mut desired = Desired { services: BTreeMap::new(), surroundings };
+    let mut frontends = frontends(&Rules::new(config), &services, &mut notes);
+    let zone = zone(config, &objects.nodes);
     for (name, info) in &services {
         let list = endpoints.get(name).map_or(&[][..], Vec::as_slice);
-        let lists = categorize(question(config, &zone, info), list);
-        let service = Service {
-            frontends: frontends.remove(name).unwrap_or_default(),
-            backends: list.iter().map(|endpoint| endpoint.backend.clone()).collect(),
-            cluster: lists.cluster,
-            local: lists.local,
-            has_any_endpoints: lists.has_any_endpoints,
-            internal_local: info.internal_local,
-            external_local: info.external_local,
-            affinity_timeout_s: info.affinity_timeout_s,
-            algorithm: info.algorithm.unwrap_or(config.algorithm),
-            source_ranges: info.source_ranges.clone(),
-            health_check_node_port: info.health_check_node_port,
-        };
-        desired.services.insert(name.clone(), service);
+        let frontends = frontends.remove(name).unwrap_or_default();
+        desired.services.insert(name.clone(), service(config, &zone, info, list, frontends));
     }
     notes.sort();
     notes.dedup();
@@ -146,16 +172,17 @@ fn collect_endpoints(
 }
 
 /// The zone of this node, empty when unknown.
-pub fn zone(config: &ModelConfig, objects: &Objects) -> String {
-    let node = || objects.nodes.get(&Name::new("", &config.node_name));
+pub fn zone(config: &ModelConfig, nodes: &BTreeMap<Name, Arc<Node>>) -> String {
+    let node = || nodes.get(&Name::new("", &config.node_name));
     let from_node = || node().and_then(|node| node.metadata.labels.get(labels::ZONE).cloned());
     config.zone.clone().or_else(from_node).unwrap_or_default()
 }
 
-fn surroundings(config: &ModelConfig, objects: &Objects) -> Surroundings {
+/// What is known about this node and the cluster around it.
+pub(super) fn surroundings(config: &ModelConfig, nodes: &BTreeMap<Name, Arc<Node>>) -> Surroundings {
     let mut pod_cidrs = config.pod_cidrs.clone();
     if pod_cidrs.is_empty() {
-        let specs = objects.nodes.values().map(|node| &node.spec);
+        let specs = nodes.values().map(|node| &node.spec);
         let texts = specs.flat_map(|spec| spec.pod_cidr.iter().chain(&spec.pod_cidrs));
         pod_cidrs.extend(texts.filter_map(|text| parse_cidr(text).ok()).map(|parsed| parsed.value));
     }
@@ -172,98 +199,5 @@ fn surroundings(config: &ModelConfig, objects: &Objects) -> Surroundings {
         masquerade_all: config.masquerade_all,
         allow_external_cluster_ip: config.allow_external_cluster_ip,
         no_vip_ping: !config.vip_ping,
-    }
-}
-
-/// Gives each (address, protocol, port) to one service port only.
-struct Frontends<'a> {
-    config: &'a ModelConfig,
-    owners: HashMap<(IpAddr, Protocol, u16), &'a ServicePortName>,
-    node_addresses: Vec<IpAddr>,
-}
-
-impl<'a> Frontends<'a> {
-    fn new(config: &'a ModelConfig) -> Self {
-        Self { config, owners: HashMap::new(), node_addresses: config.node_addresses() }
-    }
-
-    /// Kind by kind, so that nobody's external address can take another's cluster address; then by name.
-    fn all(
-        mut self,
-        services: &'a ServiceMap,
-        notes: &mut Vec<Note>,
-    ) -> BTreeMap<&'a ServicePortName, Vec<Frontend>> {
-        let mut frontends: BTreeMap<&ServicePortName, Vec<Frontend>> = BTreeMap::new();
-        let node_ports = [Family::V4, Family::V6].map(|family| node_port_addresses(self.config, family));
-        let kinds = [
-            FrontendKind::ClusterIp,
-            FrontendKind::NodePort,
-            FrontendKind::LoadBalancer,
-            FrontendKind::ExternalIp,
-        ];
-        for kind in kinds {
-            for (name, info) in services {
-                let (addresses, port) = match kind {
-                    FrontendKind::ClusterIp => (std::slice::from_ref(&info.cluster_ip), info.port),
-                    FrontendKind::NodePort if info.node_port == 0 => continue,
-                    FrontendKind::NodePort => {
-                        (&*node_ports[usize::from(name.family == Family::V6)], info.node_port)
-                    }
-                    FrontendKind::LoadBalancer => (&*info.lb_vips, info.port),
-                    FrontendKind::ExternalIp => (&*info.external_ips, info.port),
-                };
-                for &addr in addresses {
-                    if self.claim(name, addr, port, kind, notes) {
-                        frontends.entry(name).or_default().push(Frontend { addr, port, kind });
-                    }
-                }
-            }
-        }
-        for list in frontends.values_mut() {
-            list.sort_unstable();
-        }
-        frontends
-    }
-
-    fn claim(
-        &mut self,
-        name: &'a ServicePortName,
-        addr: IpAddr,
-        port: u16,
-        kind: FrontendKind,
-        notes: &mut Vec<Note>,
-    ) -> bool {
-        let field = match kind {
-            FrontendKind::ClusterIp => "spec.clusterIP",
-            FrontendKind::NodePort => "spec.ports[].nodePort",
-            FrontendKind::ExternalIp => "spec.externalIPs",
-            FrontendKind::LoadBalancer => "status.loadBalancer.ingress",
-        };
-        let service = Name::new(&name.namespace, &name.name);
-        let mut note = |reason: String| notes.push(Note::service(&service, field, reason));
-        if let Some(owner) = self.owners.get(&(addr, name.protocol, port)) {
-            if *owner != name {
-                note(format!(
-                    "{addr} port {} is taken by {owner}: not served",
-                    port_text(port, name.protocol)
-                ));
-            }
-            return false;
-        }
-        if self.node_addresses.binary_search(&addr).is_ok() {
-            if self.config.protected_ports.contains(&(name.protocol, port)) {
-                let port = port_text(port, name.protocol);
-                note(format!("{addr} port {port} would lock this node's operator out: not served (F8)"));
-                return false;
-            }
-            if kind != FrontendKind::NodePort {
-                let port = port_text(port, name.protocol);
-                note(format!(
-                    "{addr} is an address of this node: its own port {port} can no longer be reached (F8)"
-                ));
-            }
-        }
-        self.owners.insert((addr, name.protocol, port), name);
-        true
     }
 }

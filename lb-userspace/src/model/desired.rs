@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -188,6 +189,9 @@ pub struct Service {
     /// The status or Pod `healthCheckNodePort` (H1), 0 = none.
     pub health_check_node_port: u16,
 }
+
+/// What a service port is to be from now on; `None` = gone.
+pub type Edit = (Arc<ServicePortName>, Option<Arc<Service>>);
 
 /// What is known about this node and the cluster around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -186,9 +186,7 @@ impl<'a> EndpointReader<'a> {
     }
 
     fn pod_of(&self, reference: Option<&ObjectReference>, namespace: &str) -> Option<&'a Arc<Pod>> {
-        let reference = reference.filter(|reference| reference.kind.as_deref() == Some("Pod"))?;
-        let namespace = reference.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or(namespace);
-        self.objects.pods.get(&Name::new(namespace, reference.name.as_deref()?))
+        self.objects.pods.get(&reference?.pod(namespace)?)
     }
 
     /// Adds a slice's endpoints of one family (B1–B4).

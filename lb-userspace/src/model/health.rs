@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::addresses::select;
+use super::build::Built;
 use super::desired::Family;
+use super::endpoints::local_ready;
 use crate::source::kube::Name;
 
 /// The answer to a health check.
@@ -19,6 +21,56 @@ pub struct Reply {
     pub body: Value,
     /// Headers, name and value.
     pub headers: Vec<(&'static str, String)>,
+}
+
+/// The health check that a Service wants, and what it is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    port: u16,
+    families: BTreeSet<Family>,
+    local_ready: usize,
+}
+
+/// Health checks that Services want: those of load balancers with Local policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks(BTreeMap<Name, Wanted>);
+
+impl Checks {
+    /// What the whole model says.
+    pub fn of(built: &Built) -> Self {
+        let mut checks = Self::default();
+        let ready = local_ready(&built.endpoints);
+        for (name, info) in built.services.iter().filter(|(_, info)| info.health_check_node_port != 0) {
+            let service = Name::new(&name.namespace, &name.name);
+            let local_ready = ready.get(&service).map_or(0, BTreeSet::len);
+            let port = info.health_check_node_port;
+            let wanted =
+                checks.0.entry(service).or_insert(Wanted { port, families: BTreeSet::new(), local_ready });
+            wanted.families.insert(name.family);
+        }
+        checks
+    }
+
+    /// Takes what one Service wants: a port, in these families. `local_ready` counts ready endpoints on this node.
+    pub(super) fn set(
+        &mut self,
+        service: &Name,
+        check: Option<(u16, BTreeSet<Family>)>,
+        local_ready: impl FnOnce() -> usize,
+    ) {
+        match check {
+            None => drop(self.0.remove(service)),
+            Some((port, families)) => {
+                let wanted = Wanted { port, families, local_ready: local_ready() };
+                self.0.insert(service.clone(), wanted);
+            }
+        }
+    }
+
+    /// Ports wanted in one family.
+    pub fn ports(&self, family: Family) -> BTreeSet<u16> {
+        self.0.values().filter(|wanted| wanted.families.contains(&family)).map(|wanted| wanted.port).collect()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +87,14 @@ pub struct ServiceHealth {
 }
 
 impl ServiceHealth {
+    /// Takes what all Services want.
+    pub fn set(&mut self, checks: &Checks) {
+        self.set_services(&checks.0.iter().map(|(name, wanted)| (name.clone(), wanted.port)).collect());
+        self.set_local_ready(
+            &checks.0.iter().map(|(name, wanted)| (name.clone(), wanted.local_ready)).collect(),
+        );
+    }
+
     /// Takes the whole list of Services and ports. Who is new or has a new port counts nobody until the next counts.
     pub fn set_services(&mut self, ports: &BTreeMap<Name, u16>) {
         self.checks = ports

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Problem;
 use super::op::{Op, Plan};
-use super::planner::{Edit, Planner, Uncommitted};
+use super::planner::{Planner, Uncommitted};
 use crate::maps::{MapError, MapStore};
-use crate::model::desired::{Desired, Surroundings};
+use crate::model::desired::{Desired, Edit, Surroundings};
 
 /// A plan that is in the maps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use lb_common::abi::FrontendEntry;
 
 use super::Problem;
 use super::layout::{key_of, owner_flags};
-use super::planner::{Edit, Name, Planner};
+use super::planner::{Name, Planner};
 use super::words::FrontendName;
-use crate::model::desired::{FrontendKind, Surroundings};
+use crate::model::desired::{Edit, FrontendKind, Surroundings};
 
 impl Planner {
     /// Brings claims up to date with the changed services, and adds to `work` whoever wins or loses a frontend by that.

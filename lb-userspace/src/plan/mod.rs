@@ -39,7 +39,7 @@ pub use dump::Numbers;
 pub(crate) use dump::{algorithm_name, backend_addr, kind_name};
 pub use limits::{Limits, Problem, size_option};
 pub use op::{Op, Plan};
-pub use planner::{Edit, Planner};
+pub use planner::Planner;
 pub use tables::Tables;
 
 /// Time since some fixed moment; tests bring their own.

@@ -14,13 +14,10 @@ use super::numbers::Allocator;
 use super::op::{Op, Plan};
 use super::words::{FrontendName, prefix};
 use super::{Clock, Limits, Options, Problem, Tables, dump};
-use crate::model::desired::{Desired, Service, ServicePortName, Surroundings};
+use crate::model::desired::{Desired, Edit, Service, ServicePortName, Surroundings};
 
 /// Names are shared between the planner's indices.
 pub(super) type Name = Arc<ServicePortName>;
-
-/// What a service port is to be from now on; `None` = gone.
-pub type Edit = (Arc<ServicePortName>, Option<Arc<Service>>);
 
 /// When an operation happens within a plan.
 #[derive(Clone, Copy, Debug)]

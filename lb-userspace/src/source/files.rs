@@ -1,24 +1,20 @@
-//! What each file holds, and all files together.
+//! Files and folders of manifests: all files together, watched.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tracing::debug;
-
-use super::document::{self, Document, Finding};
-use super::kube::{Kind, Name, ObjectKey};
+use super::file::{File, reason, whole_file};
+use super::folder::{is_there, is_wanted, list};
 use super::memory::{KeptObjects, Memory};
-use super::objects::{Objects, SharedObject};
+use super::merge::{Merged, merge};
+use super::objects::Objects;
+use super::packed::{Digest, Packed};
 use super::problem::{Problem, Severity};
-use super::stamp::Stamp;
-use super::watch::Watch;
-use crate::model::endpoints::service_of;
-
-/// File names that are read in a folder.
-const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+use super::store::{Change, Held, Store};
+use super::watch::{Seen, Watch};
 
 /// What is known after a load.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,22 +25,35 @@ pub struct Snapshot {
     pub problems: Vec<Problem>,
 }
 
+/// Files that were read or are gone: their numbers and what they held before.
+type Before = BTreeMap<PathBuf, (u32, HashMap<Digest, Packed>)>;
+
 /// Files and folders of manifests.
 #[derive(Debug)]
 pub struct Source {
     paths: Vec<PathBuf>,
     files: BTreeMap<PathBuf, File>,
+    /// Files ever known: their numbers.
+    count: u32,
     /// What was in force after the last load: the last good states.
-    in_force: BTreeMap<ObjectKey, SharedObject>,
-    snapshot: Snapshot,
+    store: Store,
+    problems: Vec<Problem>,
+    /// What [`Self::load`] gave last.
+    loaded: Option<Arc<Objects>>,
     watch: Watch,
     /// The one of the paths that alone says which pods there are.
     pods_from: Option<PathBuf>,
     memory: Option<Memory>,
     /// Last good states of an earlier run, until the first load.
     recalled: KeptObjects,
+    /// The same by identity.
+    earlier: HashMap<Digest, Packed>,
     /// Problems of no file, as they were at the last load.
     general_problems: Vec<Problem>,
+    /// What is in force is what the files hold, each object in one of them; then changes of files can be taken one by one.
+    is_plain: bool,
+    /// Something may have changed that no event has named.
+    is_stale: bool,
 }
 
 impl Source {
@@ -56,12 +65,17 @@ impl Source {
             watch: Watch::new(&paths),
             paths,
             files: BTreeMap::new(),
-            in_force: BTreeMap::new(),
-            snapshot: Snapshot::default(),
+            count: 0,
+            store: Store::default(),
+            problems: Vec::new(),
+            loaded: None,
             pods_from: None,
             memory: None,
             recalled: KeptObjects::new(),
+            earlier: HashMap::new(),
             general_problems: Vec::new(),
+            is_plain: false,
+            is_stale: true,
         }
     }
 
@@ -80,15 +94,93 @@ impl Source {
     pub fn remember_in(&mut self, path: PathBuf) -> Result<(), Problem> {
         let memory = self.memory.insert(Memory::new(path));
         self.recalled = memory.read().map_err(|reason| whole_file(memory.path(), reason))?;
-        self.in_force.extend(self.recalled.values().flatten().cloned());
+        self.earlier = self.recalled.values().flatten().cloned().collect();
         Ok(())
     }
 
-    /// Reads what has changed since the last call and says what is in force now. Never fails: what is wrong is among the
-    /// problems.
+    /// What is in force, after [`Self::refresh`].
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Everything wrong with the input, in order, after [`Self::refresh`].
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Looks at all files, reads those that have changed since the last call and says what is in force now. Never fails: what is
+    /// wrong is among the problems.
     pub fn load(&mut self) -> Snapshot {
-        let mut problems: Vec<_> = self.watch.renew().into_iter().collect();
-        let forced = self.watch.take_changed();
+        if !self.look().is_empty() {
+            self.loaded = None;
+        }
+        let objects = self.loaded.get_or_insert_with(|| Arc::new(self.store.all()));
+        Snapshot { objects: Arc::clone(objects), problems: self.problems.clone() }
+    }
+
+    /// Looks at all files, and reads those that have changed since the last call. Gives the objects that came, changed or went.
+    pub fn look(&mut self) -> Vec<Change> {
+        self.is_stale = true;
+        self.refresh()
+    }
+
+    /// Reads the files that events have named since the last call, or looks at all files when events do not tell. Gives the
+    /// objects that came, changed or went.
+    pub fn refresh(&mut self) -> Vec<Change> {
+        let blind = self.watch.renew();
+        let seen = self.watch.take_seen();
+        self.refresh_after(seen, blind.into_iter().collect())
+    }
+
+    fn refresh_after(&mut self, seen: Seen, mut problems: Vec<Problem>) -> Vec<Change> {
+        let all = std::mem::take(&mut self.is_stale)
+            || seen.everything
+            || !problems.is_empty()
+            || !self.general_problems.is_empty()
+            || seen.files.iter().any(|path| !is_wanted(path));
+        let read = if all { self.look_at_all(&seen, &mut problems) } else { self.look_at(&seen) };
+        if read.is_empty() && problems == self.general_problems && self.recalled.is_empty() {
+            return Vec::new();
+        }
+        let sound = |path: &PathBuf| self.files.get(path).is_none_or(File::is_sound);
+        let one_by_one = self.is_plain && problems == self.general_problems && read.keys().all(sound);
+        if let Some(edits) = one_by_one.then(|| self.edits(&read)).flatten() {
+            return self.take(edits);
+        }
+        self.general_problems.clone_from(&problems);
+        let changes = self.merge(problems);
+        self.recalled.clear();
+        changes
+    }
+
+    /// Waits until something may have changed: at once after a change that inotify reports, when it has been quiet for
+    /// some milliseconds, or after a slow look at all files. Safe to cancel.
+    pub async fn changed(&mut self) {
+        loop {
+            if self.watch.wait().await {
+                return;
+            }
+            self.is_stale |= self.has_changed();
+            if self.is_stale {
+                return;
+            }
+        }
+    }
+
+    /// True when a look at the time stamps shows a difference.
+    fn has_changed(&self) -> bool {
+        let mut present = 0;
+        for path in self.paths.iter().filter_map(|path| list(path).ok()).flatten().collect::<BTreeSet<_>>() {
+            present += 1;
+            if self.files.get(&path).is_none_or(|file| file.is_stale(&path)) {
+                return true;
+            }
+        }
+        present != self.files.len()
+    }
+
+    /// Looks at all files. Gives those that were read or are gone, and what was in them before.
+    fn look_at_all(&mut self, seen: &Seen, problems: &mut Vec<Problem>) -> Before {
         let mut unknown = Vec::new();
         let mut present = BTreeSet::new();
         for path in &self.paths {
@@ -103,398 +195,100 @@ impl Source {
                 }
             }
         }
+        let mut before = Before::new();
         // What a folder that cannot be listed held is kept, as nothing is known about it.
-        let before = self.files.len();
-        self.files.retain(|path, _| {
-            present.contains(path) || unknown.iter().any(|folder| path.starts_with(folder))
-        });
-        let mut changed =
-            self.files.len() != before || problems != self.general_problems || !self.recalled.is_empty();
+        let is_gone = |path: &&PathBuf| {
+            !present.contains(*path) && !unknown.iter().any(|folder| path.starts_with(folder))
+        };
+        for path in self.files.keys().filter(is_gone).cloned().collect::<Vec<_>>() {
+            self.look_at_one(path, true, &mut before);
+        }
         for path in present {
-            let force = forced.contains(&path);
-            match self.files.get_mut(&path) {
-                Some(file) => changed |= file.refresh(&path, force),
-                None => {
-                    let mut file = File::recall(self.recalled.remove(&path));
-                    file.refresh(&path, true);
-                    self.files.insert(path, file);
-                    changed = true;
-                }
-            }
+            let force = seen.files.contains(&path);
+            self.look_at_one(path, force, &mut before);
         }
-        if changed {
-            self.general_problems.clone_from(&problems);
-            self.merge(problems);
-        }
-        self.recalled.clear();
-        self.snapshot.clone()
+        before
     }
 
-    /// Waits until something may have changed: at once after a change that inotify reports, when it has been quiet for
-    /// some milliseconds, or after a slow look at all files. Safe to cancel.
-    pub async fn changed(&mut self) {
-        loop {
-            if self.watch.wait().await || self.is_stale() {
-                return;
+    /// The same for the files that events have named.
+    fn look_at(&mut self, seen: &Seen) -> Before {
+        let mut before = Before::new();
+        for path in &seen.files {
+            self.look_at_one(path.clone(), true, &mut before);
+        }
+        before
+    }
+
+    /// Reads a file, or lets go of one that is gone.
+    fn look_at_one(&mut self, path: PathBuf, force: bool, before: &mut Before) {
+        if !is_there(&path) {
+            if let Some(file) = self.files.remove(&path) {
+                before.insert(path, (file.number, file.contents()));
             }
+            return;
+        }
+        let file = match self.files.entry(path.clone()) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => {
+                self.count += 1;
+                place.insert(File::new(self.count, self.recalled.remove(&path).unwrap_or_default()))
+            }
+        };
+        if let Some(contents) = file.refresh(&path, force) {
+            before.insert(path, (file.number, contents));
         }
     }
 
-    /// True when a look at the time stamps shows a difference.
-    fn is_stale(&self) -> bool {
-        let mut present = 0;
-        for path in self.paths.iter().filter_map(|path| list(path).ok()).flatten().collect::<BTreeSet<_>>() {
-            present += 1;
-            let stamp = Stamp::of(&path).ok();
-            if self.files.get(&path).is_none_or(|file| file.stamp.is_none() || file.stamp != stamp) {
-                return true;
+    /// What follows for the store from the changes of these files; `None` when an object is in two of them.
+    fn edits(&self, before: &Before) -> Option<HashMap<Digest, Option<Held>>> {
+        let mut edits: HashMap<Digest, Option<Held>> = HashMap::new();
+        let now = |path| self.files.get(path).map(File::contents).unwrap_or_default();
+        let files: Vec<_> =
+            before.iter().map(|(path, (number, before))| (*number, before, now(path))).collect();
+        for (_, before, after) in &files {
+            edits.extend(before.keys().filter(|id| !after.contains_key(*id)).map(|id| (*id, None)));
+        }
+        for (file, before, after) in files {
+            for (id, object) in after.into_iter().filter(|(id, object)| before.get(id) != Some(object)) {
+                let elsewhere = self.store.held().get(&id).is_some_and(|held| held.file != file);
+                let earlier = edits.insert(id, Some(Held { object, file }));
+                if matches!(earlier, Some(Some(_))) || (elsewhere && earlier.is_none()) {
+                    return None;
+                }
             }
         }
-        present != self.files.len()
+        Some(edits)
     }
 
-    fn merge(&mut self, mut problems: Vec<Problem>) {
-        let mut in_force: BTreeMap<ObjectKey, SharedObject> = BTreeMap::new();
-        let mut origin: HashMap<&ObjectKey, &Path> = HashMap::new();
-        // Later paths of the command line win, and in a folder later names.
-        let mut files: Vec<_> = self.files.iter().collect();
-        files.sort_by_key(|(file, _)| self.paths.iter().rposition(|path| file.starts_with(path)));
-        let foreign = |path: &Path| self.pods_from.as_ref().is_some_and(|own| !path.starts_with(own));
-        for (path, file) in files {
-            for (key, object, line) in &file.objects {
-                if matches!(key.kind, Kind::Pod | Kind::Node) && foreign(path) {
-                    continue;
-                }
-                in_force.insert(key.clone(), object.clone());
-                if let Some(earlier) = origin.insert(key, path) {
-                    problems.push(Problem {
-                        line: *line,
-                        object: key.to_string(),
-                        reason: format!("is also in {}: this one is used", earlier.display()),
-                        severity: Severity::Warning,
-                        ..whole_file(path, String::new())
-                    });
-                }
-            }
-        }
-        let selecting: BTreeSet<Name> = in_force.values().filter_map(selecting_service).collect();
-        in_force.retain(|key, object| {
-            let made = served_by(object).is_some_and(|service| selecting.contains(&service));
-            !(made && origin.get(key).is_some_and(|path| foreign(path)))
-        });
-        let mut kept = KeptObjects::new();
-        for (path, file) in &self.files {
-            for key in &file.broken {
-                if let Some(object) = (!in_force.contains_key(key)).then(|| self.in_force.get(key)).flatten()
-                {
-                    in_force.insert(key.clone(), object.clone());
-                    kept.entry(path.clone()).or_default().push((key.clone(), object.clone()));
-                }
-            }
-            for (key, object, _) in file.objects.iter().filter(|(key, ..)| file.kept.contains(key)) {
-                kept.entry(path.clone()).or_default().push((key.clone(), object.clone()));
-            }
-            problems.extend(file.problems.iter().cloned().map(|problem| {
-                let kept = file.broken.iter().any(|key| {
-                    problem.severity == Severity::Error
-                        && problem.object == key.to_string()
-                        && in_force.contains_key(key)
-                });
-                Problem { kept_last_good: problem.kept_last_good || kept, ..problem }
-            }));
-        }
+    fn take(&mut self, edits: HashMap<Digest, Option<Held>>) -> Vec<Change> {
+        let files = self.files.values().flat_map(|file| &file.problems);
+        self.problems = self.general_problems.iter().chain(files).cloned().collect();
+        self.problems.sort();
+        edits.into_iter().filter_map(|(id, held)| self.store.set(id, held)).collect()
+    }
+
+    fn merge(&mut self, problems: Vec<Problem>) -> Vec<Change> {
+        let previous =
+            |id: &Digest| self.store.held().get(id).map(|held| &held.object).or_else(|| self.earlier.get(id));
+        let merged = merge(&self.files, &self.paths, self.pods_from.as_deref(), previous);
+        let Merged { in_force, problems: found, kept, mut is_plain } = merged;
+        let mut problems: Vec<_> = problems.into_iter().chain(found).collect();
         if let Some(memory) = &mut self.memory
             && let Err(reason) = memory.write(&kept)
         {
             problems.push(Problem { severity: Severity::Warning, ..whole_file(memory.path(), reason) });
+            is_plain = false;
         }
         problems.sort();
-        let mut objects = Objects::default();
-        for object in in_force.values() {
-            objects.insert(object.clone());
-        }
-        self.in_force = in_force;
-        self.snapshot = Snapshot { objects: Arc::new(objects), problems };
-    }
-}
-
-/// The name of a Service with a selector: a controller makes its endpoints.
-fn selecting_service(object: &SharedObject) -> Option<Name> {
-    match object {
-        SharedObject::Service(service) if !service.spec.selector.is_empty() => {
-            Some(service.metadata.full_name())
-        }
-        _ => None,
-    }
-}
-
-/// The Service that an object holds endpoints of.
-fn served_by(object: &SharedObject) -> Option<Name> {
-    match object {
-        SharedObject::EndpointSlice(slice) => service_of(slice),
-        SharedObject::Endpoints(endpoints) => Some(endpoints.metadata.full_name()),
-        _ => None,
-    }
-}
-
-/// The files a path stands for, in order.
-fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let wanted =
-            path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
-        if hidden || !wanted {
-            continue;
-        }
-        // Follows symbolic links; one that leads nowhere is no file.
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => found.push(path),
-            Ok(_) => debug!(path = %path.display(), "not a file, skipped"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => found.push(path),
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "does not exist".to_owned(),
-        _ => format!("cannot be read: {error}"),
-    }
-}
-
-fn whole_file(path: &Path, reason: String) -> Problem {
-    Problem {
-        file: path.to_owned(),
-        line: 0,
-        object: String::new(),
-        field: String::new(),
-        reason,
-        severity: Severity::Error,
-        kept_last_good: false,
-    }
-}
-
-/// A document as it was read; lines count within the document.
-#[derive(Debug)]
-struct ReadDocument {
-    text: String,
-    objects: Vec<(ObjectKey, SharedObject, u64)>,
-    findings: Vec<Finding>,
-}
-
-impl ReadDocument {
-    fn new(text: &str) -> Self {
-        let contents = document::read(Document { text, lines_before: 0 });
-        Self {
-            text: text.to_owned(),
-            objects: contents
-                .objects
-                .into_iter()
-                .map(|(object, line)| (object.key(), object.into(), line))
-                .collect(),
-            findings: contents.findings,
-        }
-    }
-}
-
-/// One file's state.
-#[derive(Debug, Default)]
-struct File {
-    /// `None`: to be read at the next load.
-    stamp: Option<Stamp>,
-    documents: Vec<(Arc<ReadDocument>, u64)>,
-    /// Objects in force, with their lines.
-    objects: Vec<(ObjectKey, SharedObject, u64)>,
-    /// Objects whose documents are broken, and that no document of this file gives in a good state.
-    broken: Vec<ObjectKey>,
-    /// Objects in force that no document gives any more, as one cannot be read.
-    kept: BTreeSet<ObjectKey>,
-    problems: Vec<Problem>,
-}
-
-impl File {
-    /// A file that is new to this run, with what an earlier one held to.
-    fn recall(objects: Option<Vec<(ObjectKey, SharedObject)>>) -> Self {
-        let objects = objects.into_iter().flatten().map(|(key, object)| (key, object, 0)).collect();
-        Self { objects, ..Self::default() }
-    }
-
-    /// Reads the file if it has changed or must be; true if it was read.
-    fn refresh(&mut self, path: &Path, force: bool) -> bool {
-        let read = Stamp::of(path).and_then(|stamp| {
-            if !force && self.stamp == Some(stamp) {
-                return Ok(None);
-            }
-            fs::read(path).map(|bytes| Some((stamp, bytes)))
-        });
-        match read {
-            Ok(None) => return false,
-            Ok(Some((stamp, bytes))) => match String::from_utf8(bytes) {
-                Ok(text) => {
-                    self.stamp = (!stamp.is_young()).then_some(stamp);
-                    self.take(path, &text);
-                }
-                Err(error) => {
-                    let good = error.utf8_error().valid_up_to();
-                    let line = error.as_bytes()[..good].iter().filter(|&&byte| byte == b'\n').count() + 1;
-                    self.stamp = None;
-                    self.refuse(Problem {
-                        line: line as u64,
-                        ..whole_file(path, "is not UTF-8 text".to_owned())
-                    });
-                }
-            },
-            Err(error) => {
-                self.stamp = None;
-                self.refuse(whole_file(path, reason(&error)));
-            }
-        }
-        true
-    }
-
-    /// Nothing can be told about the file's objects: all stay.
-    fn refuse(&mut self, problem: Problem) {
-        self.documents.clear();
-        self.kept = self.objects.iter().map(|(key, ..)| key.clone()).collect();
-        self.problems = vec![Problem { kept_last_good: !self.objects.is_empty(), ..problem }];
-    }
-
-    fn take(&mut self, path: &Path, text: &str) {
-        let mut known: HashMap<&str, &Arc<ReadDocument>> = HashMap::with_capacity(self.documents.len());
-        known.extend(self.documents.iter().map(|(read, _)| (read.text.as_str(), read)));
-        let documents: Vec<_> = document::split(text)
-            .into_iter()
-            .map(|document| {
-                let read = known
-                    .get(document.text)
-                    .map_or_else(|| Arc::new(ReadDocument::new(document.text)), |read| Arc::clone(read));
-                (read, document.lines_before)
-            })
-            .collect();
-        self.documents = documents;
-
-        let mut good: BTreeMap<ObjectKey, (SharedObject, u64)> = BTreeMap::new();
-        let mut problems = Vec::new();
-        let mut broken = BTreeSet::new();
-        let mut unidentified = false;
-        for (read, lines_before) in &self.documents {
-            for (key, object, line) in &read.objects {
-                let line = lines_before + line;
-                if let Some((_, earlier)) = good.insert(key.clone(), (object.clone(), line)) {
-                    problems.push(Problem {
-                        line,
-                        object: key.to_string(),
-                        reason: format!("is in this file twice, first at line {earlier}: this one is used"),
-                        severity: Severity::Warning,
-                        ..whole_file(path, String::new())
-                    });
-                }
-            }
-            for finding in &read.findings {
-                if finding.severity == Severity::Error {
-                    match &finding.object {
-                        Some(key) => drop(broken.insert(key.clone())),
-                        None => unidentified = true,
-                    }
-                }
-                problems.push(Problem {
-                    line: lines_before + finding.line,
-                    object: finding.object.as_ref().map(ToString::to_string).unwrap_or_default(),
-                    field: finding.field.clone(),
-                    severity: finding.severity,
-                    ..whole_file(path, finding.reason.clone())
-                });
-            }
-        }
-        if unidentified {
-            // What was broken before may be broken beyond recognition now.
-            broken.extend(self.broken.drain(..));
-        }
-        broken.retain(|key| !good.contains_key(key));
-        self.kept.clear();
-        if unidentified {
-            self.keep_missing(&mut good, &broken, &mut problems);
-        }
-        self.broken = broken.into_iter().collect();
-        self.objects = good.into_iter().map(|(key, (object, line))| (key, object, line)).collect();
         self.problems = problems;
-    }
-
-    /// A document nobody can read may be about any object that was here and is not in the other documents: they stay.
-    fn keep_missing(
-        &mut self,
-        good: &mut BTreeMap<ObjectKey, (SharedObject, u64)>,
-        broken: &BTreeSet<ObjectKey>,
-        problems: &mut [Problem],
-    ) {
-        for (key, object, line) in &self.objects {
-            if !good.contains_key(key) && !broken.contains(key) {
-                good.insert(key.clone(), (object.clone(), *line));
-                self.kept.insert(key.clone());
-            }
-        }
-        for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
-            problem.kept_last_good |= !self.kept.is_empty() && problem.object.is_empty();
-        }
+        self.is_plain = is_plain;
+        self.earlier.clear();
+        let gone = self.store.held().keys().filter(|id| !in_force.contains_key(*id)).map(|id| (*id, None));
+        let gone: Vec<_> = gone.collect();
+        let now = in_force.into_iter().map(|(id, held)| (id, Some(held)));
+        gone.into_iter().chain(now).filter_map(|(id, held)| self.store.set(id, held)).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_and_made_endpoints_are_taken_from_one_path_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let pod = |name: &str| {
-            format!("kind: Pod\nmetadata: {{name: {name}}}\n---\nkind: Node\nmetadata: {{name: {name}}}\n")
-        };
-        let slice = |service: &str| {
-            format!(
-                "---\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {{name: {service}-1, labels: {{kubernetes.io/service-name: \
-                 {service}}}}}\n---\nkind: Endpoints\nmetadata: {{name: {service}}}\n"
-            )
-        };
-        let services = "---\nkind: Service\nmetadata: {name: made}\nspec: {selector: {a: b}, ports: [{port: 80}]}\n---\n\
-                        kind: Service\nmetadata: {name: written}\nspec: {ports: [{port: 80}]}\n";
-        let theirs = [pod("theirs"), slice("made"), slice("written"), services.to_owned()].concat();
-        for (name, text) in [("theirs", theirs), ("ours", [pod("ours"), slice("made")].concat())] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join("all.yaml"), text).unwrap();
-        }
-        let paths = [folder.path().join("theirs"), folder.path().join("ours")];
-        let names = |snapshot: &Snapshot| -> [usize; 4] {
-            let objects = &snapshot.objects;
-            [objects.pods.len(), objects.nodes.len(), objects.slices.len(), objects.endpoints.len()]
-        };
-        assert_eq!(names(&Source::new(&paths).load()), [2, 2, 2, 2]);
-        let snapshot = Source::new(&paths).with_pods_from(Some(paths[1].clone())).load();
-        assert_eq!(names(&snapshot), [1, 1, 2, 2]);
-        assert!(snapshot.objects.pods.contains_key(&Name::new("default", "ours")));
-        let snapshot = Source::new(&paths[..1]).with_pods_from(Some(paths[1].clone())).load();
-        assert_eq!(names(&snapshot), [0, 0, 1, 1]);
-        assert!(snapshot.objects.slices.contains_key(&Name::new("default", "written-1")));
-    }
-
-    #[test]
-    fn later_paths_win_whatever_their_names() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, label) in [("z", "first"), ("a", "second")] {
-            let text = format!("kind: Pod\nmetadata: {{name: p, labels: {{from: {label}}}}}\nspec: {{}}\n");
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join("pod.yaml"), text).unwrap();
-        }
-        let snapshot = Source::new([folder.path().join("z"), folder.path().join("a")]).load();
-        let labels: Vec<_> = snapshot.objects.pods.values().map(|pod| &pod.metadata.labels["from"]).collect();
-        assert_eq!(labels, ["second"]);
-        assert_eq!(snapshot.problems.len(), 1);
-    }
-}
+mod tests;

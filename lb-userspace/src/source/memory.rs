@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::document;
-use super::kube::ObjectKey;
-use super::objects::SharedObject;
+use super::packed::{Digest, Packed};
 use crate::private_file;
 
 /// Version of the file's format.
@@ -30,14 +29,14 @@ struct Kept {
 }
 
 /// Last good states by file.
-pub(super) type KeptObjects = BTreeMap<PathBuf, Vec<(ObjectKey, SharedObject)>>;
+pub(super) type KeptObjects = BTreeMap<PathBuf, Vec<(Digest, Packed)>>;
 
 /// The file.
 #[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
     /// What the file holds, as far as that is known.
-    written: Option<BTreeSet<(PathBuf, ObjectKey)>>,
+    written: Option<BTreeSet<(PathBuf, Digest)>>,
 }
 
 impl Memory {
@@ -63,8 +62,10 @@ impl Memory {
         }
         let mut kept = KeptObjects::new();
         for Kept { file, object } in contents.kept {
-            if let Ok(Some(object)) = document::decode(object) {
-                kept.entry(file).or_default().push((object.key(), object.into()));
+            if let Ok(Some(object)) = document::decode(object)
+                && let Some(packed) = Packed::new(&object)
+            {
+                kept.entry(file).or_default().push((Digest::of_key(&object.key()), packed));
             }
         }
         Ok(kept)
@@ -74,7 +75,7 @@ impl Memory {
     pub(super) fn write(&mut self, kept: &KeptObjects) -> Result<(), String> {
         let keys: BTreeSet<_> = kept
             .iter()
-            .flat_map(|(file, objects)| objects.iter().map(|(key, _)| (file.clone(), key.clone())))
+            .flat_map(|(file, objects)| objects.iter().map(|(id, _)| (file.clone(), *id)))
             .collect();
         if self.written.as_ref() == Some(&keys) {
             return Ok(());
@@ -86,7 +87,10 @@ impl Memory {
             }
         } else {
             let kept = kept.iter().flat_map(|(file, objects)| {
-                objects.iter().map(|(_, object)| Kept { file: file.clone(), object: object.to_manifest() })
+                // Texts, numbers, lists and maps with text keys always have a JSON form.
+                let manifest = |object| serde_json::to_value(object).ok();
+                let manifests = objects.iter().filter_map(move |(_, packed)| manifest(packed.unpack()?));
+                manifests.map(|object| Kept { file: file.clone(), object })
             });
             let contents = Contents { version: VERSION, kept: kept.collect() };
             serde_json::to_vec_pretty(&contents)

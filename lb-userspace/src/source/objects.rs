@@ -55,26 +55,6 @@ impl From<Object> for SharedObject {
     }
 }
 
-impl SharedObject {
-    /// The object as a manifest, with the fields that are known here.
-    pub fn to_manifest(&self) -> serde_json::Value {
-        let (kind, value) = match self {
-            Self::Service(object) => (Kind::Service, serde_json::to_value(&**object)),
-            Self::EndpointSlice(object) => (Kind::EndpointSlice, serde_json::to_value(&**object)),
-            Self::Endpoints(object) => (Kind::Endpoints, serde_json::to_value(&**object)),
-            Self::Pod(object) => (Kind::Pod, serde_json::to_value(&**object)),
-            Self::Node(object) => (Kind::Node, serde_json::to_value(&**object)),
-            Self::Workload(kind, object) => (*kind, serde_json::to_value(&**object)),
-        };
-        // Texts, numbers, lists and maps with text keys always have a JSON form.
-        let mut value = value.unwrap_or_default();
-        if let serde_json::Value::Object(map) = &mut value {
-            map.insert("kind".to_owned(), kind.name().into());
-        }
-        value
-    }
-}
-
 impl Objects {
     /// Puts an object in, in place of an earlier one of the same identity.
     pub fn insert(&mut self, object: SharedObject) {

@@ -29,6 +29,15 @@ struct Target {
     absolute: PathBuf,
 }
 
+/// What events say has changed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Files, as given; to be read whatever their time stamps say.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Anything may have changed.
+    pub(super) everything: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Watch {
     targets: Vec<Target>,
@@ -37,8 +46,7 @@ pub(super) struct Watch {
     events: UnboundedReceiver<Report>,
     /// Watched folders, and the device and inode they had then.
     folders: HashMap<PathBuf, (u64, u64)>,
-    /// Files that events named, as given; to be read whatever their time stamps say.
-    changed: BTreeSet<PathBuf>,
+    seen: Seen,
     /// Something happened since the last load.
     pending: bool,
     next_rescan: Option<Instant>,
@@ -66,7 +74,7 @@ impl Watch {
             failure,
             events,
             folders: HashMap::new(),
-            changed: BTreeSet::new(),
+            seen: Seen::default(),
             pending: false,
             next_rescan: None,
         }
@@ -115,13 +123,13 @@ impl Watch {
         })
     }
 
-    /// Files that events named since the last call.
-    pub(super) fn take_changed(&mut self) -> BTreeSet<PathBuf> {
+    /// What events have said since the last call.
+    pub(super) fn take_seen(&mut self) -> Seen {
         while let Ok(report) = self.events.try_recv() {
             self.note(report);
         }
         self.pending = false;
-        std::mem::take(&mut self.changed)
+        std::mem::take(&mut self.seen)
     }
 
     /// Waits for a change (true) or for the time of the next slow look (false).
@@ -150,10 +158,12 @@ impl Watch {
     /// Takes in one event; whether it matters.
     fn note(&mut self, report: Report) -> bool {
         let Ok(event) = report else {
+            self.seen.everything = true;
             self.pending = true;
             return true;
         };
         let mut matters = event.need_rescan();
+        self.seen.everything |= matters;
         let reading =
             matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
         if reading {
@@ -166,10 +176,16 @@ impl Watch {
                     && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
                 if let Ok(rest) = path.strip_prefix(&target.absolute) {
                     let whole = rest.as_os_str().is_empty();
-                    self.changed.insert(if whole { target.given.clone() } else { target.given.join(rest) });
+                    self.seen.everything |= whole;
+                    self.seen.files.insert(if whole {
+                        target.given.clone()
+                    } else {
+                        target.given.join(rest)
+                    });
                     matters = true;
                 } else if sibling_swap {
-                    self.changed.insert(target.given.clone());
+                    self.seen.everything = true;
+                    self.seen.files.insert(target.given.clone());
                     matters = true;
                 }
             }

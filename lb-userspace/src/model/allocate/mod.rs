@@ -11,7 +11,7 @@ mod ports;
 mod range;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -70,14 +70,36 @@ pub struct Allocations {
     pub health_check_node_ports: BTreeMap<Name, u16>,
 }
 
+impl Allocations {
+    /// Services that have something else in the other.
+    fn differing(&self, other: &Self) -> BTreeSet<Name> {
+        fn keys<'a, K: Ord, V: PartialEq>(
+            one: &'a BTreeMap<K, V>,
+            other: &'a BTreeMap<K, V>,
+        ) -> impl Iterator<Item = &'a K> {
+            let changed = one.iter().filter(|(key, value)| other.get(key) != Some(value));
+            changed.map(|(key, _)| key).chain(other.keys().filter(|key| !one.contains_key(key)))
+        }
+        let ports = keys(&self.node_ports, &other.node_ports).map(|(name, ..)| name);
+        keys(&self.cluster_ips, &other.cluster_ips)
+            .chain(keys(&self.load_balancer_ips, &other.load_balancer_ips))
+            .chain(keys(&self.health_check_node_ports, &other.health_check_node_ports))
+            .chain(ports)
+            .cloned()
+            .collect()
+    }
+}
+
 /// Gives addresses and node ports.
 #[derive(Debug)]
 pub struct Allocator {
     ranges: Ranges,
     given: Allocations,
     file: Option<StateFile>,
-    /// What the file holds, as far as that is known.
-    saved: Option<Allocations>,
+    /// The file holds just that.
+    is_saved: bool,
+    /// Services that the last call gave something else.
+    reallocated: BTreeSet<Name>,
 }
 
 impl Allocator {
@@ -91,8 +113,8 @@ impl Allocator {
             Some(Err(error)) => (Allocations::default(), Some(error)),
         };
         // After an error the first save writes, whatever has been given.
-        let saved = error.is_none().then(|| given.clone());
-        (Self { ranges, given, file, saved }, error)
+        let is_saved = error.is_none();
+        (Self { ranges, given, file, is_saved, reallocated: BTreeSet::new() }, error)
     }
 
     /// Brings what is given in line with the Services there are, and says what could not be given or had to change.
@@ -102,8 +124,20 @@ impl Allocator {
         let load_balancer_ips = self.load_balancer_ips(objects, &cluster_ips, &mut notes);
         let mut given = Allocations { cluster_ips, load_balancer_ips, ..Allocations::default() };
         self.ports(objects, &mut given, &mut notes);
+        self.is_saved &= given == self.given;
+        self.reallocated = given.differing(&self.given);
         self.given = given;
         (&self.given, notes)
+    }
+
+    /// What is given.
+    pub fn given(&self) -> &Allocations {
+        &self.given
+    }
+
+    /// Services that have something else since the last call of [`Self::allocate`].
+    pub fn reallocated(&self) -> &BTreeSet<Name> {
+        &self.reallocated
     }
 
     /// Writes the state file, if there is one and something has changed since the last time.
@@ -112,10 +146,11 @@ impl Allocator {
     /// When the file cannot be written; what was given stays in force, and the next call tries again.
     pub fn save(&mut self) -> Result<(), StateError> {
         if let Some(file) = &self.file
-            && (self.saved.as_ref() != Some(&self.given) || !file.exists())
+            && (!self.is_saved || !file.exists())
         {
+            self.is_saved = false;
             file.store(&self.given)?;
-            self.saved = Some(self.given.clone());
+            self.is_saved = true;
         }
         Ok(())
     }

@@ -293,7 +293,7 @@ proptest! {
 }
 
 /// What somebody who knows would tell the planner.
-fn edits_between(before: &Desired, after: &Desired) -> Vec<crate::plan::Edit> {
+fn edits_between(before: &Desired, after: &Desired) -> Vec<crate::model::desired::Edit> {
     let names = before.services.keys().chain(after.services.keys());
     let differing = names.filter(|name| before.services.get(*name) != after.services.get(*name));
     differing.map(|name| (Arc::new(name.clone()), after.services.get(name).cloned().map(Arc::new))).collect()

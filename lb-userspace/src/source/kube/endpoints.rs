@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::meta::Metadata;
+use super::meta::{Metadata, Name};
 
 /// An EndpointSlice. Belongs to the Service that its label `kubernetes.io/service-name` names.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -78,6 +78,14 @@ pub struct ObjectReference {
     pub namespace: Option<String>,
     /// Name.
     pub name: Option<String>,
+}
+
+impl ObjectReference {
+    /// The pod it refers to, if it does, in an object of this namespace.
+    pub fn pod(&self, namespace: &str) -> Option<Name> {
+        let namespace = self.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or(namespace);
+        (self.kind.as_deref() == Some("Pod")).then_some(Name::new(namespace, self.name.as_deref()?))
+    }
 }
 
 /// One of `ports`.

@@ -80,9 +80,8 @@ pub struct ServicePort {
     pub node_port: Option<i64>,
 }
 
-/// A number, or a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
+/// A number, or a name. In a text either stands for itself; in a compact form it is told which of them it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IntOrString {
     /// A number.
     Int(i64),
@@ -90,8 +89,26 @@ pub enum IntOrString {
     Name(String),
 }
 
+impl Serialize for IntOrString {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            _ if !serializer.is_human_readable() => match self {
+                Self::Int(number) => Ok::<_, &str>(*number),
+                Self::Name(name) => Err(&**name),
+            }
+            .serialize(serializer),
+            Self::Int(number) => serializer.serialize_i64(*number),
+            Self::Name(name) => serializer.serialize_str(name),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for IntOrString {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let which: Result<i64, String> = Deserialize::deserialize(deserializer)?;
+            return Ok(which.map_or_else(Self::Name, Self::Int));
+        }
         struct Visitor;
         impl serde::de::Visitor<'_> for Visitor {
             type Value = IntOrString;
