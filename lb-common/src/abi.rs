@@ -388,7 +388,7 @@ pub struct BackendStats {
 pub struct IfaceEntry {
     /// Its place in the per-interface counters; 0 = shared by interfaces without one.
     pub slot: u16,
-    /// Bits of [`iface_flag`].
+    /// Bits of [`iface_flag`], and one of [`forwarding_reason`].
     pub flags: u16,
     /// Its name, zero-padded: readers of the maps may be in another network namespace.
     pub name: [u8; 16],
@@ -417,6 +417,26 @@ pub mod iface_flag {
     pub const EXTERNAL: u16 = 1 << 0;
     /// Transport checksums are always complete here (a physical device).
     pub const FULL_CHECKSUMS: u16 = 1 << 1;
+    /// What is translated here goes to its next hop at once, past the host's stack (direct forwarding).
+    pub const DIRECT: u16 = 1 << 2;
+    /// A veth whose other end is in another network namespace: packets may be put in at that end (`bpf_redirect_peer`).
+    pub const PEER: u16 = 1 << 3;
+}
+
+/// Why an interface has [`iface_flag::DIRECT`] or not, in the upper byte of [`IfaceEntry::flags`]: for readers of the maps.
+pub mod forwarding_reason {
+    /// Where it is.
+    pub const MASK: u16 = 0xff00;
+    /// It was asked for.
+    pub const ASKED: u16 = 1 << 8;
+    /// No rules of the host see forwarded packets.
+    pub const NO_RULES: u16 = 2 << 8;
+    /// Rules of the host see forwarded packets.
+    pub const RULES: u16 = 3 << 8;
+    /// The host's rules could not be looked at.
+    pub const UNSEEN: u16 = 4 << 8;
+    /// The program is at a hook that leaves forwarding to the host.
+    pub const HOOK: u16 = 5 << 8;
 }
 
 /// Identity of what is pinned, the only entry of the `meta` table.

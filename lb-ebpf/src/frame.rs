@@ -132,6 +132,34 @@ impl Skb {
         unsafe { (*self.0).ifindex }
     }
 
+    /// How the interface took the packet: to whom it is on the link.
+    #[inline(always)]
+    pub fn pkt_type(&self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).pkt_type }
+    }
+
+    /// Whether a VLAN tag lies beside the packet.
+    #[inline(always)]
+    pub fn has_tag(&self) -> bool {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+
+    /// What others of this host have marked it with.
+    #[inline(always)]
+    pub fn mark(&self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).mark }
+    }
+
+    /// Bytes of payload of each packet that a device is to cut this one into, 0 = it is one packet.
+    #[inline(always)]
+    pub fn segment(&self) -> u32 {
+        // SAFETY: the kernel's context; kernel 5.7 or later.
+        unsafe { (*self.0).gso_size }
+    }
+
     /// Whether the packet came in over an interface, rather than from a socket of this host.
     #[inline(always)]
     pub fn is_forwarded(&self) -> bool {

@@ -4,6 +4,7 @@
 #![feature(asm_experimental_arch)]
 
 mod answer;
+mod forward;
 mod frame;
 mod maps;
 mod steps;
@@ -22,10 +23,9 @@ use crate::frame::{Frame, Skb, Xdp};
 use crate::steps::Cut;
 use crate::tables::{KernelTables, count, iface};
 
-/// Runs the engine on a packet and counts it.
+/// Runs the engine on a packet of an interface with this counter slot and these flags, and counts it.
 #[inline(always)]
-fn decide<C: Cut>(frame: &mut Frame<C>, ifindex: u32, egress: bool) -> Reason {
-    let (slot, flags) = iface(ifindex);
+fn decide<C: Cut>(frame: &mut Frame<C>, (slot, flags): (u16, u16), egress: bool) -> Reason {
     let position = Position { egress, external: flags & iface_flag::EXTERNAL != 0 };
     let bytes = frame.len();
     let reason = process(frame, &KernelTables, position);
@@ -40,7 +40,8 @@ fn at_xdp<const FRAGS: bool>(ctx: &XdpContext) -> u32
 where
     Xdp<FRAGS>: Cut,
 {
-    let reason = decide(&mut Frame(Xdp::<FRAGS>(ctx.ctx)), ctx.ingress_ifindex() as u32, false);
+    let at = iface(ctx.ingress_ifindex() as u32);
+    let reason = decide(&mut Frame(Xdp::<FRAGS>(ctx.ctx)), at, false);
     match reason.class() {
         Class::Forwarded | Class::Passed => xdp_action::XDP_PASS,
         // Left as it is, with a note to `lb_tc_answer`.
@@ -65,9 +66,10 @@ pub fn lb_xdp_frags(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.as_ptr().cast());
-    let ifindex = skb.ifindex();
-    let reason = decide(&mut Frame(skb), ifindex, false);
+    let at = iface(skb.ifindex());
+    let reason = decide(&mut Frame(skb), at, false);
     match reason.class() {
+        Class::Forwarded if at.1 & iface_flag::DIRECT != 0 => forward::send(&Skb(ctx.as_ptr().cast())),
         // Other programs at this hook may follow.
         Class::Forwarded | Class::Passed => TC_ACT_UNSPEC,
         Class::Answered => answer::send(&Skb(ctx.as_ptr().cast()), reason as u32),
@@ -92,8 +94,8 @@ pub fn lb_tc_egress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.as_ptr().cast());
     // Forwarded packets have been seen where they came in.
     if !skb.is_forwarded() {
-        let ifindex = skb.ifindex();
-        decide(&mut Frame(skb), ifindex, true);
+        let at = iface(skb.ifindex());
+        decide(&mut Frame(skb), at, true);
     }
     TC_ACT_UNSPEC
 }

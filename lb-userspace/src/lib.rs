@@ -10,6 +10,7 @@ pub mod dns;
 pub mod doctor;
 mod ethtool;
 pub mod explain;
+pub mod forwarding;
 pub mod health;
 pub mod lab;
 pub mod maps;

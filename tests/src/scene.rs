@@ -28,8 +28,16 @@ impl Scene {
     /// # Panics
     /// When that fails, or when the agent has attached elsewhere.
     pub fn new(manifests: &Path, hook: &str) -> Self {
+        Self::forwarding(manifests, hook, "auto")
+    }
+
+    /// The same, with this forwarding asked for.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn forwarding(manifests: &Path, hook: &str, forwarding: &str) -> Self {
         let lab = TestLab::new();
-        lab.ok("up", &["--hook", hook, "-f", &manifests.display().to_string()]);
+        lab.ok("up", &["--hook", hook, "--forwarding", forwarding, "-f", &manifests.display().to_string()]);
         let pods = lab.pods("");
         let scene = Self { background: Vec::new(), lab, pods };
         let client = scene.pod("client");

@@ -10,6 +10,7 @@ use lb_common::tables::Table;
 
 use crate::dataplane::{HookChoice, Sizes};
 use crate::dns;
+use crate::forwarding::ForwardingChoice;
 use crate::maps::DEFAULT_PIN_DIR;
 use crate::model::args::ModelArgs;
 use crate::model::config::{Interface, ModelConfig};
@@ -39,6 +40,10 @@ pub struct Args {
     /// Where on an interface packets are met
     #[arg(long, value_enum, default_value_t)]
     pub hook: HookChoice,
+
+    /// Who sends translated packets on: the host (kernel), or at tc the program, past the host's packet rules (direct)
+    #[arg(long, value_enum, default_value_t)]
+    pub forwarding: ForwardingChoice,
 
     /// The node, the cluster, and how Services are served.
     #[command(flatten)]

@@ -7,7 +7,8 @@ use tracing::{error, info, warn};
 use wildmatch::WildMatch;
 
 use super::network::{Link, Network};
-use crate::dataplane::{Attacher, DataplaneError, HookChoice, PinDir, Target};
+use crate::dataplane::{Attacher, DataplaneError, Hook, HookChoice, PinDir, Target};
+use crate::forwarding::Forwarding;
 use crate::maps::MapStore;
 
 /// Names or patterns of interfaces.
@@ -29,13 +30,24 @@ impl Patterns {
     }
 }
 
+/// An interface with the programs.
+#[derive(Debug)]
+struct Held {
+    name: String,
+    hook: Hook,
+    /// As written to the map.
+    flags: u16,
+}
+
 /// Keeps the programs where they belong.
 pub(super) struct Keeper {
     attacher: Attacher,
     wanted: Patterns,
     external: Patterns,
     choice: HookChoice,
-    attached: BTreeMap<u32, String>,
+    /// What is wanted where the hook allows.
+    forwarding: Forwarding,
+    attached: BTreeMap<u32, Held>,
     /// Interfaces that could not be attached to: name and why.
     failed: BTreeMap<u32, (String, String)>,
 }
@@ -46,12 +58,14 @@ impl Keeper {
         wanted: &[String],
         external: &[String],
         choice: HookChoice,
+        forwarding: Forwarding,
     ) -> Self {
         Self {
             attacher,
             wanted: Patterns::new(wanted),
             external: Patterns::new(external),
             choice,
+            forwarding,
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
         }
@@ -62,8 +76,8 @@ impl Keeper {
         let gone: Vec<_> = self
             .attached
             .iter()
-            .filter(|(ifindex, name)| network.links.get(ifindex).is_none_or(|link| link.name != **name))
-            .map(|(ifindex, name)| (*ifindex, name.clone()))
+            .filter(|(ifindex, held)| network.links.get(ifindex).is_none_or(|link| link.name != held.name))
+            .map(|(ifindex, held)| (*ifindex, held.name.clone()))
             .collect();
         for (ifindex, name) in gone {
             self.attached.remove(&ifindex);
@@ -81,6 +95,7 @@ impl Keeper {
                 self.release(store, &name, ifindex);
             }
         }
+        self.refresh_flags(store, network);
         let new: Vec<&Link> = network
             .links
             .values()
@@ -107,14 +122,17 @@ impl Keeper {
     }
 
     fn attach(&mut self, store: &mut dyn MapStore, link: &Link) {
-        let flags = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
+        // Where it will be is not known before. At XDP the flag means nothing.
+        let flags = self.flags(link, self.forwarding);
         let target = Target { iface: &link.name, ifindex: link.ifindex, physical: link.physical, flags };
         match self.attacher.attach(store, target, self.choice) {
             Ok(attached) => {
                 let how = if attached.adopted { "took over" } else { "attached" };
                 info!("{}: {how} at {}", attached.iface, attached.hook);
                 self.failed.remove(&link.ifindex);
-                self.attached.insert(link.ifindex, link.name.clone());
+                let mut held = Held { name: link.name.clone(), hook: attached.hook, flags };
+                self.set_flags(store, link, &mut held);
+                self.attached.insert(link.ifindex, held);
             }
             Err(error) => {
                 let failure = (link.name.clone(), error.to_string());
@@ -126,6 +144,40 @@ impl Keeper {
         }
     }
 
+    /// Forwards like this from now on; takes effect with the next [`Keeper::keep`].
+    pub(super) fn forward(&mut self, forwarding: Forwarding) {
+        self.forwarding = forwarding;
+    }
+
+    fn flags(&self, link: &Link, forwarding: Forwarding) -> u16 {
+        let external = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
+        let peer = if link.to_elsewhere { iface_flag::PEER } else { 0 };
+        external | peer | forwarding.flags()
+    }
+
+    /// Brings the flags up to date of the interfaces that have the programs.
+    fn refresh_flags(&mut self, store: &mut dyn MapStore, network: &Network) {
+        let mut attached = std::mem::take(&mut self.attached);
+        for (ifindex, held) in &mut attached {
+            if let Some(link) = network.links.get(ifindex) {
+                self.set_flags(store, link, held);
+            }
+        }
+        self.attached = attached;
+    }
+
+    fn set_flags(&mut self, store: &mut dyn MapStore, link: &Link, held: &mut Held) {
+        let flags = self.flags(link, self.forwarding.at(held.hook));
+        if flags == held.flags {
+            return;
+        }
+        let target = Target { iface: &link.name, ifindex: link.ifindex, physical: link.physical, flags };
+        match self.attacher.mark(store, target) {
+            Ok(()) => held.flags = flags,
+            Err(error) => error!("{}: {error}", link.name),
+        }
+    }
+
     /// What is wrong right after the start: interfaces that could not be attached to.
     pub(super) fn failures(&self) -> impl Iterator<Item = &str> {
         self.failed.values().map(|(_, reason)| reason.as_str())
@@ -133,7 +185,7 @@ impl Keeper {
 
     /// Names that no interface has yet.
     pub(super) fn missing(&self) -> Vec<&str> {
-        let attached: BTreeSet<_> = self.attached.values().map(String::as_str).collect();
+        let attached: BTreeSet<_> = self.attached.values().map(|held| held.name.as_str()).collect();
         self.wanted.names().filter(|name| !attached.contains(name)).collect()
     }
 
@@ -152,7 +204,7 @@ impl Keeper {
             .links_found()?
             .into_iter()
             .map(|link| link.iface)
-            .filter(|iface| !self.attached.values().any(|name| name == iface))
+            .filter(|iface| !self.attached.values().any(|held| held.name == *iface))
             .filter(|iface| !self.failed.values().any(|(name, _)| name == iface))
             .collect();
         for iface in unwanted {

@@ -1,14 +1,16 @@
 //! The agent: `lb run`.
 //!
 //! [`args`] is the command line, [`network`] tells what interfaces and addresses there are, [`keeper`] holds the
-//! programs on the right interfaces, [`privileges`] is what it may do, [`wanted`] reads manifests as they change and makes the
-//! desired state of them, [`run`] is the loop that brings changes into the kernel.
+//! programs on the right interfaces, [`rules`] follows the host's packet rules, [`privileges`] is what it may do,
+//! [`wanted`] reads manifests as they change and makes the desired state of them, [`run`] is the loop that brings changes
+//! into the kernel.
 
 pub(crate) mod args;
 mod keeper;
 mod memory;
 mod network;
 mod privileges;
+mod rules;
 mod run;
 mod wanted;
 

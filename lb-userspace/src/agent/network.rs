@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
 
@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub(super) ifindex: u32,
     pub(super) name: String,
     pub(super) physical: bool,
+    /// A veth whose other end is in another network namespace.
+    pub(super) to_elsewhere: bool,
 }
 
 /// What there is now.
@@ -72,17 +74,22 @@ impl Watcher {
         for message in links {
             let ifindex = message.header.index;
             let loopback = message.header.flags.contains(LinkFlags::Loopback);
-            let mut link = Link { ifindex, name: String::new(), physical: true };
+            let mut link = Link { ifindex, name: String::new(), physical: true, to_elsewhere: false };
+            let (mut veth, mut elsewhere) = (false, false);
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => link.name = name,
                     // Devices made of software say of which kind they are.
                     LinkAttribute::LinkInfo(infos) => {
                         link.physical = !infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
+                        veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
                     }
+                    // Left out where both ends are here.
+                    LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                     _ => {}
                 }
             }
+            link.to_elsewhere = veth && elsewhere;
             interfaces.insert(ifindex, Interface { name: link.name.clone(), addresses: Vec::new() });
             if !loopback {
                 network.links.insert(ifindex, link);

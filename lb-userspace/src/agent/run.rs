@@ -18,9 +18,11 @@ use super::Args;
 use super::keeper::Keeper;
 use super::memory;
 use super::network::{Network, Watcher};
+use super::rules::{Changes, report};
 use super::wanted::Wanted;
 use crate::dataplane::{self, Attacher, PinDir};
 use crate::dns::Dns;
+use crate::forwarding::{self, Forwarding, Rules, RulesError};
 use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
@@ -57,6 +59,8 @@ struct Agent<'a> {
     wanted: Wanted,
     keeper: Keeper,
     network: Network,
+    /// What was found of the host's packet rules the last time.
+    rules: Result<Rules, RulesError>,
     health: Health,
     dns: Option<Dns>,
     said: BTreeSet<String>,
@@ -107,13 +111,18 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     for address in &args.dns_listen {
         info!("answering DNS on {address}");
     }
+    let rules = forwarding::look();
+    let mut rule_changes = Changes::of(args.forwarding);
+    let chosen = Forwarding::choose(args.forwarding, &rules);
+    report(chosen, &rules);
     let mut agent = Agent {
         args,
         store,
         planner,
         wanted: Wanted::new(source, allocator),
-        keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook),
+        keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook, chosen),
         network,
+        rules,
         health,
         dns,
         said: BTreeSet::new(),
@@ -165,6 +174,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             }
             () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => agent.sync(),
             () = sleep_until(tidy_at) => agent.tidy(),
+            () = rule_changes.next() => agent.rules_changed(),
             () = tokio::time::sleep(ATTACH_AGAIN), if incomplete => agent.keep_interfaces(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -260,6 +270,18 @@ impl Agent<'_> {
 
     fn keep_interfaces(&mut self) {
         self.keeper.keep(&mut self.store, &self.network);
+    }
+
+    /// Looks at the host's packet rules again; they decide who forwards.
+    fn rules_changed(&mut self) {
+        let rules = forwarding::look();
+        let chosen = Forwarding::choose(self.args.forwarding, &rules);
+        if chosen != Forwarding::choose(self.args.forwarding, &self.rules) {
+            report(chosen, &rules);
+            self.keeper.forward(chosen);
+            self.keep_interfaces();
+        }
+        self.rules = rules;
     }
 
     fn network_changed(&mut self, network: Network) {

@@ -47,7 +47,7 @@ pub struct Target<'a> {
     pub ifindex: u32,
     /// A device with a driver of its own, not made of software.
     pub physical: bool,
-    /// Bits of [`lb_common::abi::iface_flag`].
+    /// As in [`IfaceEntry::flags`].
     pub flags: u16,
 }
 
@@ -96,7 +96,7 @@ impl Attacher {
         target: Target<'_>,
         choice: HookChoice,
     ) -> Result<Attached, DataplaneError> {
-        self.give_slot(store, target)?;
+        self.mark(store, target)?;
         let tc = if kernel_at_least(6, 6) { Hook::Tcx } else { Hook::Clsact };
         let (hook, adopted) = match choice {
             HookChoice::Tc => (tc, self.ingress(target, tc)?),
@@ -136,8 +136,12 @@ impl Attacher {
         Ok(())
     }
 
-    /// Gives an interface counters of its own, starting from zero. When all are given away it shares slot 0.
-    fn give_slot(&mut self, store: &mut dyn MapStore, target: Target<'_>) -> Result<(), MapError> {
+    /// Gives an interface its flags, and counters of its own if it has none, starting from zero. When all are given away
+    /// it shares slot 0.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn mark(&mut self, store: &mut dyn MapStore, target: Target<'_>) -> Result<(), MapError> {
         if target.ifindex > MAX_IFINDEX {
             return Ok(());
         }

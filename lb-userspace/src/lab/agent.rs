@@ -51,8 +51,10 @@ pub(super) fn command(node: &Namespace, places: &Places, state: &State) -> Resul
     }
     command.arg("--pin-dir").arg(places.pins());
     command.arg("--ready-file").arg(places.agent_ready());
-    if let Some(hook) = &state.hook {
-        command.args(["--hook", hook]);
+    for (option, value) in [("--hook", &state.hook), ("--forwarding", &state.forwarding)] {
+        if let Some(value) = value {
+            command.args([option, value]);
+        }
     }
     Ok(command)
 }

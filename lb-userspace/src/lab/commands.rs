@@ -83,6 +83,9 @@ pub struct Up {
     /// How the agent attaches: auto, xdp, xdp-generic or tc
     #[arg(long)]
     pub hook: Option<String>,
+    /// Who forwards: auto, kernel or direct
+    #[arg(long)]
+    pub forwarding: Option<String>,
     /// Make the pods only
     #[arg(long)]
     pub no_agent: bool,
@@ -197,6 +200,7 @@ fn up(args: &Up) -> anyhow::Result<()> {
         load_balancer_pool: args.load_balancer_pool.clone(),
         dns_addresses: args.dns_address.clone(),
         hook: args.hook.clone(),
+        forwarding: args.forwarding.clone(),
         agent: !args.no_agent,
         ignore_commands: args.ignore_commands,
     };

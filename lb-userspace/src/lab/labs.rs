@@ -51,6 +51,8 @@ pub struct Options {
     pub dns_addresses: Vec<IpAddr>,
     /// How the agent attaches; `None` leaves it to the agent.
     pub hook: Option<String>,
+    /// Who forwards; `None` leaves it to the agent.
+    pub forwarding: Option<String>,
     /// Whether to start the agent.
     pub agent: bool,
     /// Run the lab's server in place of containers' commands.
@@ -107,6 +109,7 @@ impl Lab {
             state.dns_addresses = dns::addresses(&options.dns_addresses, &ranges, &wanted.objects)?;
         }
         state.hook.clone_from(&options.hook);
+        state.forwarding.clone_from(&options.forwarding);
         if !Namespace::names(&places.netns_prefix())?.is_empty() {
             return Err(places.exists());
         }

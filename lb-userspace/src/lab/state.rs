@@ -51,6 +51,9 @@ pub struct State {
     pub dns_addresses: Vec<IpAddr>,
     /// How the agent attaches.
     pub hook: Option<String>,
+    /// Who forwards.
+    #[serde(default)]
+    pub forwarding: Option<String>,
     /// The agent.
     pub agent: Option<Process>,
     /// Pods made so far, also those that are gone: the source of addresses, interface names and pod names.
@@ -94,6 +97,7 @@ impl State {
             load_balancer_pool: Vec::new(),
             dns_addresses: Vec::new(),
             hook: None,
+            forwarding: None,
             agent: None,
             sequence: 0,
             pods: Vec::new(),

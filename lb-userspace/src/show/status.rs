@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lb_common::abi::{ABI_VERSION, Meta, backend_flag};
+use lb_common::abi::{ABI_VERSION, IfaceEntry, Meta, backend_flag};
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::tables::Table;
 use serde::Serialize;
 
 use super::output::Listing;
 use super::read;
-use crate::dataplane::PinDir;
+use crate::dataplane::{LinkKind, PinDir};
 use crate::dns::counters::{self, Counts};
+use crate::forwarding::Forwarding;
 use crate::maps::{LinkInfo, MapError, MapStore, link_info, scan_flows};
 use crate::plan::Tables;
 
@@ -55,6 +56,9 @@ struct Link {
     program_id: u32,
     /// The interface's index; 0 when the interface has gone.
     ifindex: u32,
+    /// Who sends on what the balancing program has translated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarding: Option<Forwarding>,
 }
 
 /// How full a table is.
@@ -95,7 +99,7 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
             None => Agent { pid: meta.agent_pid, running: false },
         },
         synced: meta.synced != 0,
-        links: links(pin_dir)?,
+        links: links(store, pin_dir)?,
         services: room(tables.names.len(), &[Table::ServiceNames])?,
         frontends: room(tables.frontends.len(), &[Table::FrontendsV4, Table::FrontendsV6])?,
         backends: room(alive, &[Table::Backends])?,
@@ -106,12 +110,16 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
 }
 
 /// The pinned links.
-fn links(pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
+fn links(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
     let found = PinDir::new(pin_dir).links_found()?;
     let links = found.into_iter().map(|link| {
         let info = link_info(&link.path).map_err(|source| MapError::Open { path: link.path, source })?;
         let LinkInfo { id, program_id, ifindex } = info;
-        Ok(Link { interface: link.iface, hook: link.kind.name(), id, program_id, ifindex })
+        let entry: Option<IfaceEntry> = read(store, Table::Ifaces, ifindex)?;
+        let forwarding = entry
+            .filter(|entry| entry.name() == link.iface && matches!(link.kind, LinkKind::Ingress(_)))
+            .map(|entry| Forwarding::of(entry.flags));
+        Ok(Link { interface: link.iface, hook: link.kind.name(), id, program_id, ifindex, forwarding })
     });
     links.collect()
 }
@@ -169,7 +177,11 @@ impl Listing for Status {
         for (i, link) in self.links.iter().enumerate() {
             let title = if i == 0 { "attached to" } else { "" };
             let gone = if link.ifindex == 0 { ", which has gone" } else { "" };
-            lines.push((title, format!("{} ({}){gone}", link.interface, link.hook)));
+            let forwarding = link.forwarding.map_or(String::new(), |forwarding| {
+                let who = if forwarding.direct { "direct" } else { "kernel" };
+                format!(", forwarding {who}: {}", forwarding.reason.text())
+            });
+            lines.push((title, format!("{} ({}){gone}{forwarding}", link.interface, link.hook)));
         }
         for (title, room) in [
             ("service ports", self.services),
