@@ -77,10 +77,30 @@ impl TestNode {
     /// When it cannot be made.
     pub fn add_server(&mut self) {
         let number = self.servers.len();
+        let pod = self.make_server(number, &format!("veth-s{number}"));
+        self.servers.push(pod);
+    }
+
+    /// Puts a new server with the same address, behind this interface, in the place of one.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn replace_server(&mut self, number: usize, old: &str, interface: &str) {
+        let name = self.servers[number].name().to_owned();
+        self.node.remove_pod(&name, old).expect("the old server goes");
+        self.servers[number] = self.make_server(number, interface);
+    }
+
+    /// The namespace of a server.
+    pub fn server(&self, number: usize) -> &Namespace {
+        &self.servers[number]
+    }
+
+    fn make_server(&self, number: usize, interface: &str) -> Namespace {
         let addresses = [address(number, 4), address(number, 6)].map(|a| a.parse().expect("an address"));
         let pod = self
             .node
-            .add_pod(&format!("lb-{}-s{number}", self.lab.name()), &format!("veth-s{number}"), &addresses)
+            .add_pod(&format!("lb-{}-s{number}", self.lab.name()), interface, &addresses)
             .expect("a server");
         let listener = pod.run(|| TcpListener::bind(("::", PORT)).expect("listens")).expect("enters");
         thread::spawn(move || {
@@ -88,7 +108,7 @@ impl TestNode {
                 thread::spawn(move || repeat(stream, number));
             }
         });
-        self.servers.push(pod);
+        pod
     }
 
     /// The node.

@@ -180,29 +180,33 @@ impl Scene {
         counters
     }
 
-    /// A counter of the kernel's own, such as `Udp InCsumErrors`; IPv6's are called `Udp6InCsumErrors`.
+    /// See [`kernel_counter`].
     ///
     /// # Panics
     /// When there is no such counter.
     pub fn kernel_counter(&self, place: &str, name: &str) -> u64 {
-        // nstat would count from its own history.
-        let files = ["/proc/thread-self/net/snmp", "/proc/thread-self/net/snmp6"];
-        let [v4, v6] =
-            self.inside(place, || files.map(|file| std::fs::read_to_string(file).expect("a file of /proc")));
-        let found = match name.split_once(' ') {
-            Some((group, field)) => {
-                let mut lines = v4.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
-                let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-                names
-                    .split(' ')
-                    .zip(values.split(' '))
-                    .find(|(name, _)| *name == field)
-                    .map(|(_, value)| value)
-            }
-            None => v6.lines().find_map(|line| line.strip_prefix(name).map(str::trim)),
-        };
-        found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no counter {name}"))
+        kernel_counter(&self.namespace(place), name)
     }
+}
+
+/// A counter of the kernel's own, such as `Udp InCsumErrors`; IPv6's are called `Udp6InCsumErrors`.
+///
+/// # Panics
+/// When there is no such counter.
+pub fn kernel_counter(namespace: &Namespace, name: &str) -> u64 {
+    // nstat would count from its own history.
+    let files = ["/proc/thread-self/net/snmp", "/proc/thread-self/net/snmp6"];
+    let read = || files.map(|file| std::fs::read_to_string(file).expect("a file of /proc"));
+    let [v4, v6] = namespace.run(read).expect("to enter the namespace");
+    let found = match name.split_once(' ') {
+        Some((group, field)) => {
+            let mut lines = v4.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+            let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+            names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == field).map(|(_, value)| value)
+        }
+        None => v6.lines().find_map(|line| line.strip_prefix(name).map(str::trim)),
+    };
+    found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no counter {name}"))
 }
 
 /// A process that is killed when this is dropped, with those it has started.

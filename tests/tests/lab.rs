@@ -349,6 +349,7 @@ fn up_with_agent(lab: &TestLab, folder: &TempDir, script: &str) -> Result<Lab, E
         load_balancer_pool: vec![parse("203.0.113.0/24")],
         dns_addresses: vec![],
         hook: Some("xdp".to_owned()),
+        forwarding: None,
         agent: true,
         ignore_commands: false,
     };

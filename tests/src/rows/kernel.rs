@@ -123,7 +123,10 @@ pub struct Kernel {
     hook: Hook,
     ebpf: Ebpf,
     store: Written,
-    external: bool,
+    /// Flags of the interface in all runs.
+    flags: u16,
+    /// Its flags as they are in the map.
+    marked: u16,
 }
 
 impl Kernel {
@@ -146,7 +149,14 @@ impl Kernel {
             _ => small(spec),
         };
         let Loaded { ebpf, store } = Loaded::new(&programs, &CONFIG, capacity)?;
-        Ok(Self { hook, ebpf, store: store.into(), external: false })
+        Ok(Self { hook, ebpf, store: store.into(), flags: 0, marked: 0 })
+    }
+
+    /// The same on an interface with these flags.
+    #[must_use]
+    pub fn with_flags(mut self, flags: u16) -> Self {
+        self.flags = flags;
+        self
     }
 
     /// Gives a frame to the program, and nothing else: several threads may. What comes out.
@@ -171,13 +181,23 @@ impl Kernel {
         Ok((result.return_value, out))
     }
 
-    fn mark_external(&mut self, external: bool) -> Result<(), Error> {
-        if self.external != external {
-            let entry = IfaceEntry::new("lo", 0, if external { iface_flag::EXTERNAL } else { 0 });
-            self.store.update(Table::Ifaces, bytemuck::bytes_of(&IFINDEX), bytemuck::bytes_of(&entry))?;
-            self.external = external;
+    fn mark(&mut self, external: bool) -> Result<(), Error> {
+        let flags = self.flags | if external { iface_flag::EXTERNAL } else { 0 };
+        if self.marked != flags {
+            self.mark_interface(IFINDEX, flags)?;
+            self.marked = flags;
         }
         Ok(())
+    }
+
+    /// Gives an interface flags, until the maps are emptied.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn mark_interface(&mut self, ifindex: u32, flags: u16) -> Result<(), Error> {
+        let entry = IfaceEntry::new("test", 0, flags);
+        let (key, value) = (bytemuck::bytes_of(&ifindex), bytemuck::bytes_of(&entry));
+        Ok(self.store.update(Table::Ifaces, key, value)?)
     }
 
     /// Makes every entry of a table as much older as `age` does to its bytes.
@@ -217,7 +237,7 @@ impl Body for Kernel {
     }
 
     fn run(&mut self, frame: &[u8], position: Position) -> Result<Outcome, Error> {
-        self.mark_external(position.external)?;
+        self.mark(position.external)?;
         let before = reasons(&self.store)?;
         let name = if position.egress { EGRESS } else { self.hook.program().unwrap_or(EGRESS) };
         let (action, out) = self.test_run(name, frame)?;
@@ -253,7 +273,7 @@ impl Body for Kernel {
     }
 
     fn clear(&mut self) -> Result<(), Error> {
-        self.external = false;
+        self.marked = 0;
         for spec in SPECS {
             super::body::clear(&mut self.store, spec.table)?;
         }

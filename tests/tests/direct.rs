@@ -1,0 +1,179 @@
+//! Direct forwarding end to end: past the host's own forwarding, whatever that would do, and along with pods that change
+//! their place. Needs root.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_tests::hosts::{Hosts, Manifest, NODE, Place, parse, run, vip};
+use lb_tests::node::{Talk, TestNode, VIP4, VIP6, address};
+use lb_tests::patience::wait_for;
+use lb_tests::scene::kernel_counter;
+use lb_userspace::lab::netns::Namespace;
+use lb_userspace::lab::topology::{GATEWAY_V4, GATEWAY_V6};
+use serde_json::json;
+
+const AGENT: [&str; 2] = ["--hook", "tc"];
+/// What the kernel counts of packets that it forwards.
+const FORWARDED: [&str; 2] = ["Ip ForwDatagrams", "Ip6OutForwDatagrams"];
+
+fn forwarded(node: &Namespace) -> [u64; 2] {
+    FORWARDED.map(|name| kernel_counter(node, name))
+}
+
+/// Has the node forward nothing, and mind every address and connection that it does not know.
+fn strict(node: &Namespace) {
+    let sysctl = |(name, value): (&str, &str)| fs::write(format!("/proc/sys/net/ipv4/conf/{name}"), value);
+    node.run(|| [("all/rp_filter", "1"), ("all/accept_local", "0")].into_iter().try_for_each(sysctl))
+        .expect("enters")
+        .expect("a sysctl");
+    run(node, "nft add table inet strict");
+    run(node, "nft add chain inet strict forward { type filter hook forward priority 0 ; policy drop ; }");
+    run(node, "nft add chain inet strict first { type filter hook prerouting priority -300 ; }");
+    run(node, "nft add rule inet strict first ct state invalid drop");
+}
+
+/// From pods and from outside, to backends here and on other hosts, masqueraded and not: no packet of it goes the way of
+/// the host's forwarding, and none needs to.
+#[test]
+fn nothing_goes_through_the_hosts_forwarding() {
+    let hosts = Hosts::new();
+    let backends = [Place::Local(0), Place::Remote, Place::Far];
+    hosts.net.write("web.yaml", &Manifest::new("web", 1, &backends).spec("type: NodePort").text());
+    let node = hosts.net.node().namespace();
+    strict(node);
+    let before = forwarded(node);
+    let _agent = hosts.agent("tc", &["--forwarding", "direct"]);
+    for v6 in [false, true] {
+        let node_port = SocketAddr::new(parse(NODE)[usize::from(v6)], 30_001);
+        let service = SocketAddr::new(vip(1, v6), 80);
+        for (from, to) in [(Place::Client, service), (Place::Outside, node_port), (Place::Remote, node_port)]
+        {
+            for _ in backends {
+                let mut talk =
+                    hosts.connect(from, to).unwrap_or_else(|error| panic!("{from:?} to {to}: {error}"));
+                talk.echo(&vec![7; 200_000]).unwrap_or_else(|error| panic!("{from:?} to {to}: {error}"));
+                talk.finish().unwrap();
+            }
+        }
+        let udp = hosts.udp(Place::Client, service);
+        assert!(udp.ask(&[7; 8000]).is_ok(), "fragments");
+    }
+    assert_eq!(forwarded(node), before, "{FORWARDED:?}");
+}
+
+/// Whether all interfaces forward like this, and for this reason, as `lb status` has it.
+fn forwards(net: &TestNode, direct: bool, reason: &str) -> bool {
+    let wanted = json!({"direct": direct, "reason": reason});
+    let links = net.links();
+    let mut ingress = links.iter().filter(|link| link["hook"] == "tcx").peekable();
+    assert!(ingress.peek().is_some(), "{links:?}");
+    ingress.all(|link| link["forwarding"] == wanted)
+}
+
+/// A connection to this server, once there is one.
+fn reach(net: &TestNode, vip: &str, server: usize) -> Talk {
+    let mut found = None;
+    wait_for(&format!("server {server} at {vip}"), || {
+        found = net.connect(vip).ok().filter(|talk| talk.server == server);
+        found.as_mut().is_some_and(|talk| talk.say("hello").is_ok())
+    });
+    found.unwrap()
+}
+
+/// `auto` gives way to rules on forwarded packets, at the start and when they come, and takes over when they go; the
+/// connections stay.
+#[test]
+fn auto_leaves_it_to_the_host_while_rules_see_forwarded_packets() {
+    let net = TestNode::new(1);
+    net.serve(&[0]);
+    let node = net.node().namespace();
+    let guard = || {
+        run(node, "nft add table inet guard");
+        run(node, "nft add chain inet guard forward { type filter hook forward priority 0 ; }");
+        run(node, "nft add rule inet guard forward counter");
+    };
+    guard();
+    let agent = net.agent(&AGENT);
+    assert!(forwards(&net, false, "rules"), "{:?}", net.links());
+    assert!(agent.log().contains("inet guard forward (1 rule)"), "{}", agent.log());
+    let mut kept = [VIP4, VIP6].map(|vip| reach(&net, vip, 0));
+    let says = |kept: &mut [Talk; 2], what: &str| {
+        let before = forwarded(node);
+        for talk in kept {
+            talk.say(what).unwrap();
+        }
+        let after = forwarded(node);
+        [after[0] > before[0], after[1] > before[1]]
+    };
+    assert_eq!(says(&mut kept, "by the host"), [true, true]);
+
+    run(node, "nft delete table inet guard");
+    wait_for("direct forwarding", || forwards(&net, true, "no-rules"));
+    assert_eq!(says(&mut kept, "directly"), [false, false]);
+
+    guard();
+    wait_for("the host's forwarding", || forwards(&net, false, "rules"));
+    assert_eq!(says(&mut kept, "by the host again"), [true, true]);
+    let text = net.lb(&["status"]);
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(text.contains("veth-c (tcx), forwarding kernel: rules of this host see"), "{text}");
+}
+
+/// A pod is replaced by one with its address behind another device, again and again; then its hardware address changes,
+/// with an agent and without. New connections find it, others do not notice.
+#[test]
+fn pods_are_followed_to_other_devices_and_hardware_addresses() {
+    let mut net = TestNode::new(2);
+    net.serve(&[0, 1]);
+    let agent = net.agent(&[&AGENT[..], &["--forwarding", "direct"]].concat());
+    let mut others = [VIP4, VIP6].map(|vip| reach(&net, vip, 0));
+    let mut old = "veth-s1".to_owned();
+    for round in 0..3 {
+        let new = format!("veth-n{round}");
+        net.replace_server(1, &old, &new);
+        for (vip, other) in [VIP4, VIP6].into_iter().zip(&mut others) {
+            other.say("still there").unwrap();
+            reach(&net, vip, 1);
+        }
+        old = new;
+    }
+    let mut to_it = [VIP4, VIP6].map(|vip| reach(&net, vip, 1));
+    let mut agent = Some(agent);
+    for mac in ["02:00:00:00:07:01", "02:00:00:00:07:02"] {
+        run(net.server(1), &format!("ip link set eth0 address {mac}"));
+        let outer = net.ip(&format!("-brief link show {old}")).split_whitespace().nth(2).unwrap().to_owned();
+        for (family, gateway) in [(4, IpAddr::from(GATEWAY_V4)), (6, IpAddr::from(GATEWAY_V6))] {
+            let pod = address(1, family);
+            net.ip(&format!("neigh replace {pod} dev {old} lladdr {mac}"));
+            // Forgotten with the pod's own address.
+            run(net.server(1), &format!("ip neigh replace {gateway} dev eth0 lladdr {outer}"));
+        }
+        for (vip, talk) in [VIP4, VIP6].into_iter().zip(&mut to_it) {
+            talk.say("the same connection").unwrap();
+            reach(&net, vip, 1);
+        }
+        if let Some(agent) = agent.take() {
+            agent.kill();
+        }
+    }
+    for other in &mut others {
+        other.say("still there").unwrap();
+    }
+}
+
+/// What is too long for the pod's link is left to the host, which tells the client (A4); so it arrives.
+#[test]
+fn packets_too_long_for_the_next_link_are_answered() {
+    let net = TestNode::new(1);
+    net.serve(&[0]);
+    // Who tells it must have an address.
+    net.ip("address add fd00:172:31::1/128 dev lo");
+    net.ip("link set veth-s0 mtu 1300");
+    let _agent = net.agent(&[&AGENT[..], &["--forwarding", "direct"]].concat());
+    for (vip, route) in [(VIP4, "10.96.0.10"), (VIP6, "fd00:96::10")] {
+        let mut talk = reach(&net, vip, 0);
+        talk.say(&"long_".repeat(20_000)).unwrap();
+        let learned = run(net.client(), &format!("ip route get {route}"));
+        assert!(learned.contains("mtu 1300"), "{learned}");
+    }
+}

@@ -1,0 +1,265 @@
+//! Direct forwarding, by `BPF_PROG_TEST_RUN`: routes, neighbours and devices are real, and the packets go nowhere. Needs
+//! root.
+//!
+//! All packet rows run with it on, in a network namespace where everything is routed to one neighbour: a packet that is
+//! handed over must be the very packet that is left to the host elsewhere, but for the hop and the hardware addresses.
+
+use lb_common::abi::iface_flag;
+use lb_common::engine::Position;
+use lb_common::engine::checksum::{half_delta, update};
+use lb_common::reason::{Class, Reason};
+use lb_tests::node::TestNode;
+use lb_tests::rows::body::{Body, Outcome};
+use lb_tests::rows::cases::group;
+use lb_tests::rows::net::Net;
+use lb_tests::rows::packet::Packet;
+use lb_tests::rows::row::{Conn, Rows, Say, Script};
+use lb_tests::rows::run::{run, run_all};
+use lb_tests::rows::{Error, Hook, Kernel};
+use lb_userspace::lab::link::Netlink;
+use lb_userspace::lab::topology::POD_INTERFACE;
+use lb_userspace::maps::MapStore;
+use lb_userspace::model::desired::Protocol;
+
+const TC_ACT_UNSPEC: u32 = -1_i32 as u32;
+const TC_ACT_REDIRECT: u32 = 7;
+/// The device towards the neighbour.
+const DEVICE: &str = "veth-c";
+/// The neighbour.
+const NEIGHBOUR: [&str; 2] = ["10.77.0.2", "fd00:77::2"];
+
+/// A node that routes everything to [`NEIGHBOUR`].
+fn node() -> TestNode {
+    let net = TestNode::new(0);
+    for via in NEIGHBOUR {
+        net.ip(&format!("route add default via {via} dev {DEVICE} onlink"));
+    }
+    net
+}
+
+/// The kernel program, on an interface that forwards directly.
+struct Direct {
+    kernel: Kernel,
+    device: u32,
+    /// Hardware addresses of the neighbour and of the device.
+    macs: Vec<u8>,
+    /// Packets that were handed over.
+    sent: usize,
+}
+
+impl Direct {
+    fn new(net: &TestNode) -> Self {
+        let kernel = Kernel::load(Hook::Tc).expect("root and kernel 5.18").with_flags(iface_flag::DIRECT);
+        let device = net.node().netlink().link(DEVICE).unwrap();
+        let neighbour = Netlink::of(net.client()).unwrap().link(POD_INTERFACE).unwrap();
+        let macs = [neighbour.mac.unwrap(), device.mac.unwrap()].concat();
+        Self { kernel, device: device.index, macs, sent: 0 }
+    }
+
+    /// Sets whether the device's other end is known to be elsewhere.
+    fn peer(&mut self, peer: bool) {
+        self.kernel.mark_interface(self.device, if peer { iface_flag::PEER } else { 0 }).unwrap();
+    }
+
+    /// What becomes of a packet of this host's own hardware address: that of a test run's interface is zero.
+    fn give(&mut self, packet: &Packet) -> Outcome {
+        let mut frame = packet.frame();
+        frame[..6].fill(0);
+        self.kernel.run(&frame, Position::default()).unwrap()
+    }
+}
+
+/// Takes a hop back.
+fn uncount(frame: &mut [u8]) {
+    if frame[12..14] == [0x86, 0xdd] {
+        frame[21] += 1;
+        return;
+    }
+    let half = |frame: &[u8], at: usize| u16::from_ne_bytes([frame[at], frame[at + 1]]);
+    let (old, field) = (half(frame, 22), half(frame, 24));
+    frame[22] += 1;
+    let delta = half_delta([old, 0], [half(frame, 22), 0]);
+    frame[24..26].copy_from_slice(&update(field, delta).to_ne_bytes());
+}
+
+impl Body for Direct {
+    fn hook(&self) -> Hook {
+        self.kernel.hook()
+    }
+
+    fn store(&mut self) -> &mut dyn MapStore {
+        self.kernel.store()
+    }
+
+    fn run(&mut self, frame: &[u8], position: Position) -> Result<Outcome, Error> {
+        let own: [u8; 6] = frame[..6].try_into().expect("an Ethernet header");
+        let mut given = frame.to_vec();
+        given[..6].fill(0);
+        let mut outcome = self.kernel.run(&given, position)?;
+        let forwarded = outcome.reason.is_some_and(|reason| reason.class() == Class::Forwarded);
+        if forwarded && outcome.action == TC_ACT_REDIRECT {
+            assert_eq!(outcome.frame[..12], self.macs, "hardware addresses");
+            outcome.frame[..12].copy_from_slice(&frame[..12]);
+            uncount(&mut outcome.frame);
+            outcome.action = TC_ACT_UNSPEC;
+            self.sent += 1;
+        } else {
+            // An answer has it as its source.
+            let at = if outcome.frame[..6] == [0; 6] { 0 } else { 6 };
+            outcome.frame[at..at + 6].copy_from_slice(&own);
+        }
+        Ok(outcome)
+    }
+
+    fn advance(&mut self, seconds: u32) -> Result<(), Error> {
+        self.kernel.advance(seconds)
+    }
+
+    fn clear(&mut self) -> Result<(), Error> {
+        self.kernel.clear()?;
+        self.peer(true);
+        Ok(())
+    }
+}
+
+/// Groups of rows whose packets differ in how they look; the others differ in where they go.
+const LOOKS: [&str; 6] = ["frontends", "addresses", "icmp", "fragments", "headers", "checksums"];
+
+#[test]
+fn a8_rows_agree_with_direct_forwarding_on() {
+    let net = node();
+    let inside = || {
+        let mut direct = Direct::new(&net);
+        for name in LOOKS {
+            direct.sent = 0;
+            if let Err(failures) = run_all(&mut direct, &group(name)) {
+                panic!("failed rows:\n{failures}");
+            }
+            assert!(direct.sent > 0, "{name}: no packet was handed over");
+        }
+    };
+    net.node().namespace().run(inside).unwrap();
+}
+
+/// A flow of one family through a service, so that its packets are translated.
+fn flow(direct: &mut Direct, net: Net) -> Conn {
+    let mut rows = Rows::default();
+    rows.one("A8 a flow", net, Protocol::Tcp, |s| {
+        s.serve(&[s.svc(&[1])]);
+        s.open(&s.conn(1000, 1));
+    });
+    run(direct, &rows.finish()[0]).unwrap();
+    Script::new(String::new(), net, Protocol::Tcp).conn(1000, 1)
+}
+
+/// One family of a node, and packets of a flow.
+struct Case<'a> {
+    node: &'a TestNode,
+    direct: Direct,
+    conn: Conn,
+}
+
+impl Case<'_> {
+    fn request(&self) -> Packet {
+        self.conn.request(Say::Data)
+    }
+
+    /// A packet of so many bytes, as its network header has it.
+    fn long(&self, len: usize) -> Packet {
+        let rest = self.request().payload([]).network_len();
+        self.request().payload(vec![7; len - rest])
+    }
+
+    /// Asserts that a request is handed over: with these hardware addresses, and one hop less.
+    fn handed_over(&mut self, what: &str, packet: Packet, macs: &[u8]) {
+        let outcome = self.direct.give(&packet);
+        let hops = packet.hop_limit - 1;
+        let mut wanted = self.conn.onward(Packet { hop_limit: hops, ..packet }).frame();
+        wanted[..12].copy_from_slice(macs);
+        assert_eq!((outcome.action, outcome.frame), (TC_ACT_REDIRECT, wanted), "{what}");
+    }
+
+    /// Asserts that a request is translated and left to the host, its hops not counted.
+    fn left(&mut self, what: &str, packet: &Packet) {
+        let outcome = self.direct.give(packet);
+        let mut wanted = self.conn.onward(packet.clone()).frame();
+        wanted[..6].fill(0);
+        assert_eq!((outcome.action, outcome.frame), (TC_ACT_UNSPEC, wanted), "{what}");
+        assert_eq!(outcome.reason.map(Reason::class), Some(Class::Forwarded), "{what}");
+    }
+
+    fn check(&mut self, net: Net) {
+        let number = usize::from(net == Net::V6);
+        let (family, via) = (["-4", "-6"][number], NEIGHBOUR[number]);
+        let macs = self.direct.macs.clone();
+        let usual = self.request();
+
+        self.handed_over("the usual", usual.clone(), &macs);
+        self.handed_over("the last hop", usual.clone().marked(0x2c, 2), &macs);
+        self.left("no hop left", &usual.clone().marked(0, 1));
+        self.left("a VLAN tag", &usual.clone().tag(0x8100, 5));
+        match net {
+            Net::V4 => self.left("options", &usual.clone().options(&[1, 1, 1, 0])),
+            Net::V6 => self.left("hop-by-hop", &usual.clone().extension(0, &[0, 0, 1, 4, 0, 0, 0, 0])),
+        }
+        let mut other = usual.frame();
+        other[0] = 2;
+        let outcome = self.direct.kernel.run(&other, Position::default()).unwrap();
+        assert_eq!(outcome.action, TC_ACT_UNSPEC, "to another hardware address");
+
+        self.handed_over("as long as may be", self.long(1500), &macs);
+        self.left("too long", &self.long(1501));
+        self.node.ip(&format!("link set {DEVICE} mtu 1600"));
+        self.handed_over("the device takes more", self.long(1501), &macs);
+        self.node.ip(&format!("link set {DEVICE} mtu 1500"));
+
+        self.direct.peer(false);
+        let own = [[0; 6], macs[..6].try_into().unwrap()].concat();
+        let as_it_came = [&own[..6], &usual.frame()[6..12]].concat();
+        self.handed_over("left to the neighbours' code", usual.clone(), &as_it_came);
+        self.direct.peer(true);
+
+        let moved = [2, 9, 9, 9, 9, 9];
+        self.node.ip(&format!("neigh replace {via} dev {DEVICE} lladdr 02:09:09:09:09:09"));
+        self.handed_over("the neighbour is elsewhere", usual.clone(), &[&moved, &macs[6..]].concat());
+        self.node.ip(&format!("neigh del {via} dev {DEVICE}"));
+        self.left("no neighbour", &usual);
+        let mac = macs[..6].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+        self.node.ip(&format!("neigh replace {via} dev {DEVICE} lladdr {mac}"));
+        self.handed_over("it is back", usual.clone(), &macs);
+
+        let backend = self.conn.backend.0;
+        self.node.ip(&format!("{family} route add unreachable {backend}"));
+        self.left("no route", &usual);
+        self.node.ip(&format!("{family} route del unreachable {backend}"));
+        self.node.ip(&format!("address add {backend} dev lo"));
+        self.left("of the node itself", &usual);
+        self.node.ip(&format!("address del {backend} dev lo"));
+        self.handed_over("routed again", usual.clone(), &macs);
+    }
+}
+
+fn cases(net: Net) {
+    let node = node();
+    let inside = || {
+        let mut direct = Direct::new(&node);
+        let conn = flow(&mut direct, net);
+        let mut case = Case { node: &node, direct, conn };
+        case.check(net);
+        let usual = case.request();
+        // Also takes the routes and the neighbour with it.
+        node.node().netlink().remove_link(case.direct.device).unwrap();
+        case.left("the device is gone", &usual);
+    };
+    node.node().namespace().run(inside).unwrap();
+}
+
+#[test]
+fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_ipv4() {
+    cases(Net::V4);
+}
+
+#[test]
+fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_ipv6() {
+    cases(Net::V6);
+}
