@@ -233,6 +233,8 @@ fn tcx_is_shared_with_other_programs() {
         // An address of one's own range that is no Service's is refused (V6): each has its own.
         ["--service-cidr", "10.97.0.0/16"],
         ["--service-cidr", "fd00:97::/112"],
+        // What is forwarded directly is not seen by the programs that follow; here both count everything.
+        ["--forwarding", "kernel"],
     ];
     let start_other = || net.agent(options.as_flattened());
     let both_answer = |when: &str| {

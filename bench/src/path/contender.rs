@@ -27,9 +27,10 @@ pub(crate) enum Contender {
 }
 
 /// Everybody, and whether it is measured with large packets as well.
-pub(crate) const ALL: [(Contender, bool); 8] = [
+pub(crate) const ALL: [(Contender, bool); 9] = [
     (Contender::Direct, true),
-    (agent("lb-tc", &["--hook", "tc"]), true),
+    (agent("lb-tc-direct", &["--hook", "tc", "--forwarding", "direct"]), true),
+    (agent("lb-tc-kernel", &["--hook", "tc", "--forwarding", "kernel"]), false),
     (agent("lb-xdp", &["--hook", "xdp"]), true),
     (agent("lb-xdp-generic", &["--hook", "xdp-generic"]), false),
     (Contender::Nftables(1), true),

@@ -65,24 +65,32 @@ pub(super) fn packet(report: &Packet) -> String {
     ])
 }
 
-/// Aims between pods, for tc.
+/// Aims between pods, for tc with direct forwarding.
 pub(super) fn path(report: &Path) -> String {
     let of = |contender: &str, load: &str| {
         report.results.iter().find(|o| o.contender == contender && o.load == load && o.mtu == 1_500)
     };
-    let cpu = |load| Some(of("lb-tc", load)?.ratio.cpu.median);
-    let p50 = |load| Some(of("lb-tc", load)?.ratio.p50?.median);
+    let cpu = |load| Some(of("lb-tc-direct", load)?.ratio.cpu.median);
+    let p50 = |load| Some(of("lb-tc-direct", load)?.ratio.p50?.median);
     let rules = |load| {
-        let (ours, theirs) = (of("lb-tc", load)?, of("nftables-5000", load)?);
+        let (ours, theirs) = (of("lb-tc-direct", load)?, of("nftables-5000", load)?);
         Some((theirs.p50_us?.median / ours.p50_us?.median, theirs.cpu.median / ours.cpu.median))
     };
     let connections = rules("connections-1");
     table(&[
-        at_most("lb-tc against direct: bulk, CPU time", 1.0, " ×", cpu("bulk")),
-        at_most("lb-tc against direct: requests, p50", 1.0, " ×", p50("requests")),
-        at_most("lb-tc against direct: connections, p50", 0.95, " ×", p50("connections-1")),
-        at_least("nftables-5000 against lb-tc: connections, p50", 1.3, connections.map(|(p50, _)| p50)),
-        at_least("nftables-5000 against lb-tc: connections, CPU time", 1.25, connections.map(|(_, cpu)| cpu)),
+        at_most("lb-tc-direct against direct: bulk, CPU time", 1.0, " ×", cpu("bulk")),
+        at_most("lb-tc-direct against direct: requests, p50", 1.0, " ×", p50("requests")),
+        at_most("lb-tc-direct against direct: connections, p50", 0.95, " ×", p50("connections-1")),
+        at_least(
+            "nftables-5000 against lb-tc-direct: connections, p50",
+            1.3,
+            connections.map(|(p50, _)| p50),
+        ),
+        at_least(
+            "nftables-5000 against lb-tc-direct: connections, CPU time",
+            1.25,
+            connections.map(|(_, cpu)| cpu),
+        ),
     ])
 }
 

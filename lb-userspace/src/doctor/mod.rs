@@ -6,6 +6,7 @@
 mod check;
 mod devices;
 mod firewall;
+mod forwarding;
 mod kernel;
 mod mounts;
 mod network;
@@ -44,6 +45,7 @@ pub fn examine(machine: &Machine, interfaces: &[String]) -> Report {
     checks.extend(privilege::checks(machine));
     checks.extend(network::checks(machine));
     checks.extend(firewall::checks());
+    checks.extend(forwarding::checks());
     checks.extend(devices::checks(machine, interfaces));
     checks.extend(tools::checks());
     Report::new(checks)

@@ -145,7 +145,7 @@ mod tests {
             let Forwarding { direct, reason } = Forwarding::choose(choice, &rules);
             (direct, reason)
         };
-        let rules = || Ok(Rules(vec!["inet filter forward".to_owned()]));
+        let rules = || Ok(Rules::of(["inet filter forward".to_owned()]));
         let unseen = || Err(RulesError { operation: "ask", source: std::io::Error::other("no") });
         use ForwardingChoice::{Auto, Direct, Kernel};
         assert_eq!(chosen(Auto, Ok(Rules::default())), (true, Reason::NoRules));

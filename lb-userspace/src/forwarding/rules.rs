@@ -34,19 +34,22 @@ pub struct RulesError {
 
 /// Chains and tables that see forwarded packets, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules(pub(super) Vec<String>);
+pub struct Rules(Vec<String>);
 
 impl Rules {
+    /// Of these names.
+    #[must_use]
+    pub fn of(names: impl IntoIterator<Item = String>) -> Self {
+        let mut names: Vec<String> = names.into_iter().collect();
+        names.sort();
+        names.dedup();
+        Self(names)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Their names.
-    #[must_use]
-    pub fn names(&self) -> &[String] {
-        &self.0
     }
 }
 
@@ -70,9 +73,7 @@ pub fn look() -> Result<Rules, RulesError> {
             tables.lines().filter(|table| LEGACY.contains(table)).map(|table| format!("{program} {table}")),
         );
     }
-    names.sort();
-    names.dedup();
-    Ok(Rules(names))
+    Ok(Rules::of(names))
 }
 
 /// Whether a forwarded packet meets something there: a rule, or a policy that drops.
