@@ -11,7 +11,7 @@ use bytemuck::{AnyBitPattern, Pod, Zeroable};
 use crate::family::{Address, V4Addr, V6Addr};
 
 /// Version of everything in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// IP protocol numbers (IANA) that the engine knows.
 pub mod protocol {
@@ -326,6 +326,78 @@ pub struct FragmentEntry {
     pub last_seen: u32,
 }
 
+/// Values of [`SocketKey::kind`].
+pub mod socket_kind {
+    /// The socket is connected; address and port are zero.
+    pub const CONNECTED: u16 = 0;
+    /// The socket sends datagrams to this frontend, unconnected.
+    pub const TO_FRONTEND: u16 = 1;
+    /// The socket has sent datagrams to a frontend, for which this backend answers.
+    pub const FROM_BACKEND: u16 = 2;
+}
+
+/// What a socket has to do with a Service …
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct SocketKey {
+    /// The socket's cookie, never given twice (`SO_COOKIE`).
+    pub cookie: u64,
+    /// The address that the socket sees or dials, IPv4 as `::ffff:a.b.c.d`.
+    pub addr: [u32; 4],
+    /// The port to it.
+    pub port_be: u16,
+    /// One of [`socket_kind`].
+    pub kind: u16,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// … and who stands for whom. One cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct SocketEntry {
+    /// Cookie of the socket's network namespace.
+    pub netns: u64,
+    /// The frontend dialled, IPv4 as `::ffff:a.b.c.d`.
+    pub frontend: [u32; 4],
+    /// The backend in its place.
+    pub backend: [u32; 4],
+    /// The frontend's port.
+    pub frontend_port_be: u16,
+    /// The backend's port.
+    pub backend_port_be: u16,
+    /// The backend's number.
+    pub backend_id: u32,
+    /// [`BackendEntry::generation`] when it was chosen.
+    pub backend_generation: u32,
+    /// Clock of the last datagram to the frontend, or of the connection's beginning, in ticks.
+    pub last_seen: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
+}
+
+/// What the agent knows of a network namespace, by its cookie (`SO_NETNS_COOKIE`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct NetnsEntry {
+    /// Bits of [`netns_flag`].
+    pub flags: u32,
+    /// Source of what its sockets send over IPv4, 0 = not known.
+    pub v4: u32,
+    /// Source of what its sockets send over IPv6, zero = not known.
+    pub v6: [u32; 4],
+}
+
+/// Bits of [`NetnsEntry::flags`].
+pub mod netns_flag {
+    /// The agent's own: its sockets are this node's.
+    pub const NODE: u32 = 1 << 0;
+    /// The user wants its sockets left alone.
+    pub const EXCLUDED: u32 = 1 << 1;
+}
+
 /// Classes of addresses, the value of the `classes` table.
 pub mod address_class {
     /// Inside a pod range.
@@ -555,6 +627,8 @@ pub mod config_flag {
     pub const TRACE: u32 = 1 << 0;
     /// The kernel's checksum helper knows `BPF_F_IPV6` (6.16 and stable releases with the fix).
     pub const CSUM_IPV6: u32 = 1 << 1;
+    /// Programs may say with which error a call of a socket is to fail (`bpf_set_retval`, 5.18).
+    pub const SET_RETVAL: u32 = 1 << 2;
 }
 
 impl Config {
@@ -600,6 +674,8 @@ const _: () = {
     assert!(size_of::<BackendEntry>() == 40);
     assert!(offset_of!(BackendEntry, generation) == 20);
     assert!(size_of::<AffinityKey>() == 20 && size_of::<AffinityEntry>() == 12);
+    assert!(size_of::<SocketKey>() == 32 && size_of::<SocketEntry>() == 64);
+    assert!(size_of::<NetnsEntry>() == 24);
     assert!(size_of::<FragmentKey>() == 40 && size_of::<FragmentEntry>() == 8);
     assert!(size_of::<ClassKey>() == 20 && size_of::<SourceRangeKey>() == 24);
     assert!(size_of::<Counter>() == 16 && size_of::<BackendStats>() == 48);

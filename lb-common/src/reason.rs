@@ -78,6 +78,7 @@ reasons! {
     Malformed = 11, Passed, "malformed", "V9", "shorter than its own headers say, or with impossible lengths";
     HeadersTooLong = 12, Passed, "headers-too-long", "V9", "more extension headers than are walked";
     LateFragment = 13, Passed, "late-fragment", "A5", "fragment whose first fragment is not known";
+    LeftToPackets = 14, Passed, "left-to-packets", "A2", "socket whose address matters and is not known: its packets are balanced";
     RejectedNoBackend = 16, Answered, "rejected-no-backend", "V1", "the service has no backend anywhere";
     RejectedPort = 17, Answered, "rejected-port", "V5", "the ClusterIP does not serve this port";
     ResetMidFlow = 18, Answered, "reset-mid-flow", "C7", "TCP packet of no known flow, answered with RST";

@@ -7,14 +7,17 @@ use core::mem::size_of;
 
 use crate::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, FlowSet, FragmentEntry,
-    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings, SourceRangeKey, WAYS,
+    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, NetnsEntry, ServiceName, Settings,
+    SocketEntry, SocketKey, SourceRangeKey, WAYS,
 };
 use crate::engine::filter;
 use crate::family::{V4Addr, V6Addr};
 use crate::reason::REASON_SLOTS;
 
-/// Interfaces with counters of their own; slot 0 is shared by all others.
+/// Places for counters: one for each interface, one that all others share, one for sockets.
 pub const IFACE_SLOTS: u32 = 256;
+/// Where calls of sockets are counted; interfaces have the places between 0, which others share, and this one.
+pub const SOCKET_SLOT: u16 = IFACE_SLOTS as u16 - 1;
 /// Highest interface index with an entry of its own; interfaces above count under slot 0.
 pub const MAX_IFINDEX: u32 = 65_535;
 
@@ -129,6 +132,10 @@ tables! {
         "remembered backends of clients";
     Fragments "FRAGMENTS" LruHash FragmentKey => FragmentEntry, 8_192, Kernel,
         "ports of fragmented datagrams";
+    Netns "NETNS" Hash u64 => NetnsEntry, 4_096, Agent,
+        "network namespaces whose sockets are treated apart, or have a known address";
+    Sockets "SOCKETS" LruHash SocketKey => SocketEntry, 65_536, Kernel,
+        "sockets that dialled a frontend: who stands for whom";
     Turns "TURNS" Array u32 => u64, 131_072, Kernel,
         "round-robin counters, two for each frontend";
     OpenFlows "OPEN_FLOWS" Array u32 => u64, 262_144, Kernel,

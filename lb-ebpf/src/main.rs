@@ -4,9 +4,11 @@
 #![feature(asm_experimental_arch)]
 
 mod answer;
+mod call;
 mod forward;
 mod frame;
 mod maps;
+mod sockets;
 mod steps;
 mod tables;
 

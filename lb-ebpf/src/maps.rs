@@ -5,7 +5,7 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_common::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, Counter, FlowSet, FragmentEntry, FragmentKey,
-    FrontendEntry, FrontendKey, IfaceEntry, Meta, ServiceName, Settings,
+    FrontendEntry, FrontendKey, IfaceEntry, Meta, NetnsEntry, ServiceName, Settings, SocketEntry, SocketKey,
 };
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::tables::Table;
@@ -57,6 +57,11 @@ pub static AFFINITY: LruHashMap<AffinityKey, AffinityEntry> =
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
     LruHashMap::with_max_entries(size(Table::Fragments), 0);
+#[map]
+pub static NETNS: HashMap<u64, NetnsEntry> = HashMap::with_max_entries(size(Table::Netns), BPF_F_NO_PREALLOC);
+#[map]
+pub static SOCKETS: LruHashMap<SocketKey, SocketEntry> =
+    LruHashMap::with_max_entries(size(Table::Sockets), 0);
 #[map]
 pub static TURNS: Array<u64> = Array::with_max_entries(size(Table::Turns), 0);
 #[map]

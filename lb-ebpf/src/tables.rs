@@ -78,7 +78,7 @@ unsafe impl FlowSets for KernelTables {
 
 /// Adds to a shared counter and returns what it was. Compare `core::sync::atomic`, which has no such call for BPF yet.
 #[inline(always)]
-fn fetch_add(counter: *mut u64, change: u64) -> u64 {
+pub fn fetch_add(counter: *mut u64, change: u64) -> u64 {
     let mut value = change;
     // SAFETY: `counter` points to a map value of eight bytes. Kernel 5.12 or later (BPF_FETCH).
     unsafe { asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) value, in(reg) counter) };

@@ -19,4 +19,5 @@ pub mod object;
 pub mod plan;
 mod private_file;
 pub mod show;
+pub mod sockets;
 pub mod source;

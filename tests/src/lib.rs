@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod cases;
+pub mod cgroup;
 pub mod edits;
 pub mod hosts;
 pub mod lab;

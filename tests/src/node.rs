@@ -392,7 +392,11 @@ pub struct Talk {
 }
 
 impl Talk {
-    fn new(to: &str) -> Result<Self, String> {
+    /// Connects from where the thread is.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub fn new(to: &str) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("{to}: {error}");
         let address: SocketAddr = to.parse().expect("an address");
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(failed)?;
@@ -410,6 +414,14 @@ impl Talk {
             Ok(_) => Ok(line),
             Err(error) => Err(format!("no answer: {error}")),
         }
+    }
+
+    /// What the socket takes for its peer.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn peer(&self) -> SocketAddr {
+        self.stream.get_ref().peer_addr().expect("a peer")
     }
 
     /// Says something and waits for it to be repeated.

@@ -144,6 +144,7 @@ fn cost(program: &mut Program) -> anyhow::Result<Cost> {
         Program::Xdp(program) => program.info()?,
         Program::SchedClassifier(program) => program.info()?,
         Program::CgroupSockAddr(program) => program.info()?,
+        Program::CgroupSock(program) => program.info()?,
         _ => bail!("a type that is not known here"),
     };
     Ok(Cost {
@@ -164,6 +165,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

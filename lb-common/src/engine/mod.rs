@@ -17,6 +17,7 @@ pub mod parse;
 pub mod rewrite;
 mod sctp;
 pub mod select;
+pub mod socket;
 pub mod state;
 pub mod steps;
 pub mod tables;
@@ -29,7 +30,7 @@ use self::rewrite::rewrite;
 use self::steps::{Steps, Work};
 use self::tables::Tables;
 use crate::abi::{
-    FlowKey, FragmentEntry, FragmentKey, address_class, frontend_flag, protocol, settings_flag,
+    FlowKey, FragmentEntry, FragmentKey, FrontendEntry, address_class, frontend_flag, protocol, settings_flag,
 };
 use crate::family::Address;
 use crate::reason::{Class, Reason};
@@ -164,7 +165,7 @@ pub fn first_packet<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) ->
     if tables.frontend(&open::frontend_key(key.dst, key.dport_be, key.protocol), &mut work.frontend) {
         open::choose::<W, T>(tables, work)
     } else {
-        not_a_frontend::<W::Addr, T>(tables, work, Reason::NotOurs)
+        not_a_frontend(tables, key, work.external != 0, &mut work.frontend, Reason::NotOurs)
     }
 }
 
@@ -193,7 +194,8 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
     if work.egress != 0 {
         return Reason::OtherProtocol;
     }
-    match not_a_frontend(tables, work, Reason::OtherProtocol) {
+    let external = work.external != 0;
+    match not_a_frontend(tables, &work.met.key, external, &mut work.frontend, Reason::OtherProtocol) {
         Reason::RejectedPort => {
             let silent = tables.settings().is_some_and(|s| s.flags & settings_flag::NO_VIP_PING != 0);
             // There is no port that could be unreachable: what is no ping is left to the host.
@@ -206,12 +208,17 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
 /// What happens to a packet that is for no frontend: an owned ClusterIP rejects (V5), or drops what comes from outside
 /// (F9); an unowned address of the service range swallows (V6); anything else is not ours.
 #[inline(always)]
-fn not_a_frontend<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, otherwise: Reason) -> Reason {
-    let key = &work.met.key;
-    let owned = tables.frontend(&open::frontend_key(key.dst, 0, 0), &mut work.frontend);
-    if owned && work.frontend.flags & frontend_flag::OWNER != 0 {
-        let closed = work.frontend.flags & frontend_flag::DROP_EXTERNAL != 0
-            && open::origin(tables, key.src, work.external != 0) == Origin::Outside;
+fn not_a_frontend<A: Address, T: Tables>(
+    tables: &T,
+    key: &FlowKey<A>,
+    external: bool,
+    room: &mut FrontendEntry,
+    otherwise: Reason,
+) -> Reason {
+    let owned = tables.frontend(&open::frontend_key(key.dst, 0, 0), room);
+    if owned && room.flags & frontend_flag::OWNER != 0 {
+        let closed = room.flags & frontend_flag::DROP_EXTERNAL != 0
+            && open::origin(tables, key.src, external) == Origin::Outside;
         return if closed { Reason::DropExternal } else { Reason::RejectedPort };
     }
     if tables.class(key.dst) & address_class::SERVICE_CIDR != 0 {

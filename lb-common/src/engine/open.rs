@@ -47,17 +47,27 @@ pub fn frontend_key<A: Address>(dst: A, dport_be: u16, protocol: u8) -> Frontend
     FrontendKey { addr: dst, port_be: dport_be, protocol, _pad: 0 }
 }
 
-/// Who may answer, or why nobody does.
+/// Where a packet to a frontend comes from, as far as the frontend cares.
 #[inline(always)]
-fn admit<A: Address, T: Tables>(
+fn origin_for<A: Address, T: Tables>(
     tables: &T,
     src: A,
     frontend: &FrontendEntry,
     external_iface: bool,
-) -> Result<(SlotRange, Origin), Reason> {
+) -> Origin {
     let told_apart =
         frontend.flags & frontend_flag::NEEDS_SOURCE_CLASS != 0 || frontend.internal != frontend.external;
-    let origin = if told_apart { origin(tables, src, external_iface) } else { Origin::Pod };
+    if told_apart { origin(tables, src, external_iface) } else { Origin::Pod }
+}
+
+/// Who may answer, or why nobody does.
+#[inline(always)]
+pub fn admit<A: Address, T: Tables>(
+    tables: &T,
+    src: A,
+    frontend: &FrontendEntry,
+    origin: Origin,
+) -> Result<SlotRange, Reason> {
     if frontend.flags & frontend_flag::SOURCE_RANGES != 0 && !tables.source_allowed(frontend.service_id, src)
     {
         return Err(Reason::DropSourceRange);
@@ -73,7 +83,7 @@ fn admit<A: Address, T: Tables>(
             Reason::DropNoLocalBackend
         });
     }
-    Ok((range, origin))
+    Ok(range)
 }
 
 /// Whether the source must become the node's (A2, A3).
@@ -92,8 +102,9 @@ fn masqueraded<A: Address>(src: A, frontend: &FrontendEntry, origin: Origin, bac
 pub fn choose<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
     let key = &work.met.key;
     let frontend = &work.frontend;
-    let (range, origin) = match admit(tables, key.src, frontend, work.external != 0) {
-        Ok(admitted) => admitted,
+    let origin = origin_for(tables, key.src, frontend, work.external != 0);
+    let range = match admit(tables, key.src, frontend, origin) {
+        Ok(range) => range,
         Err(reason) => return reason,
     };
     let flags = work.met.flags;

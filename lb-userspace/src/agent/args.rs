@@ -15,6 +15,7 @@ use crate::maps::DEFAULT_PIN_DIR;
 use crate::model::args::ModelArgs;
 use crate::model::config::{Interface, ModelConfig};
 use crate::model::desired::Protocol;
+use crate::sockets::SocketArgs;
 
 /// Run the agent.
 #[derive(Clone, Debug, ClapArgs)]
@@ -48,6 +49,10 @@ pub struct Args {
     /// The node, the cluster, and how Services are served.
     #[command(flatten)]
     pub model: ModelArgs,
+
+    /// Balancing at sockets.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
 
     /// Directory on a BPF file system for what outlives the agent
     #[arg(long, default_value = DEFAULT_PIN_DIR, env = "LB_PIN_DIR", value_name = "DIR")]
@@ -127,6 +132,9 @@ pub struct Args {
     /// Entries of the address classes table
     #[arg(long, value_name = "N")]
     pub max_classes: Option<u32>,
+    /// Entries of the sockets table: one for each connection, two for each frontend that an unconnected socket sends to
+    #[arg(long, value_name = "N")]
+    pub max_sockets: Option<u32>,
     /// Entries of the fragments table
     #[arg(long, value_name = "N")]
     pub max_fragments: Option<u32>,
@@ -160,6 +168,7 @@ impl Args {
         set(self.max_source_ranges, &[Table::SourceRanges]);
         set(self.max_classes, &[Table::Classes]);
         set(self.max_fragments, &[Table::Fragments]);
+        set(self.max_sockets, &[Table::Sockets]);
         sizes
     }
 

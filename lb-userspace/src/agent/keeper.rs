@@ -178,6 +178,11 @@ impl Keeper {
         }
     }
 
+    /// What attaches, for other places than interfaces.
+    pub(super) fn attacher(&mut self) -> &mut Attacher {
+        &mut self.attacher
+    }
+
     /// What is wrong right after the start: interfaces that could not be attached to.
     pub(super) fn failures(&self) -> impl Iterator<Item = &str> {
         self.failed.values().map(|(_, reason)| reason.as_str())

@@ -12,6 +12,7 @@ mod network;
 mod privileges;
 mod rules;
 mod run;
+mod sockets;
 mod wanted;
 
 pub use args::Args;
@@ -36,7 +37,7 @@ pub(crate) fn surroundings() -> anyhow::Result<(Vec<Interface>, Vec<IpAddr>)> {
 /// When it cannot start; once it runs it reports and goes on.
 pub fn execute(args: &Args) -> anyhow::Result<()> {
     run::mount_bpffs(&args.pin_dir)?;
-    privileges::give_up(&[])?;
+    privileges::give_up(args.sockets.capabilities())?;
     // One thread: everything it does is short, and map changes keep their order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run::run(args))

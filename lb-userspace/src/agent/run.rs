@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Error, bail};
 use aya_log::EbpfLogger;
 use lb_common::abi::{ABI_VERSION, Meta};
 use lb_common::tables::Table;
@@ -19,6 +19,7 @@ use super::keeper::Keeper;
 use super::memory;
 use super::network::{Network, Watcher};
 use super::rules::{Changes, report};
+use super::sockets::Sockets;
 use super::wanted::Wanted;
 use crate::dataplane::{self, Attacher, PinDir};
 use crate::dns::Dns;
@@ -27,6 +28,7 @@ use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
 use crate::plan::{self, Limits, Planner};
+use crate::sockets::namespaces::Found;
 use crate::source::{Severity, Source};
 
 /// Interface messages come in bursts: wait for the end of one before looking.
@@ -63,6 +65,7 @@ struct Agent<'a> {
     rules: Result<Rules, RulesError>,
     health: Health,
     dns: Option<Dns>,
+    sockets: Option<Sockets>,
     said: BTreeSet<String>,
     synced: bool,
     /// Of the flow table, kept over restarts.
@@ -125,6 +128,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         rules,
         health,
         dns,
+        sockets: None,
         said: BTreeSet::new(),
         synced: false,
         flow_seed: config.flow_seed,
@@ -134,8 +138,22 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     agent.write_meta(config.ticks_per_second, std::process::id())?;
     agent.sync();
     agent.keep_interfaces();
-    let failures: Vec<_> = agent.keeper.failures().map(str::to_owned).collect();
-    if agent.keeper.count() == 0 && !failures.is_empty() {
+    let sockets = Sockets::start(
+        &args.sockets,
+        agent.keeper.attacher(),
+        &pins,
+        &mut agent.store,
+        &agent.network.primary,
+    );
+    let mut failures: Vec<_> = agent.keeper.failures().map(str::to_owned).collect();
+    if agent.keeper.count() > 0 {
+        failures.clear();
+    }
+    match sockets {
+        Ok(sockets) => agent.sockets = sockets,
+        Err(error) => failures.push(format!("{error:#}")),
+    }
+    if !failures.is_empty() {
         if found {
             agent.write_meta(config.ticks_per_second, 0)?;
         } else {
@@ -143,6 +161,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             for link in pins.links_found()? {
                 dataplane::detach(&pins, &link.iface)?;
             }
+            dataplane::detach_sockets(&pins)?;
             pins.remove();
         }
         bail!("{}", failures.join("\n"));
@@ -175,6 +194,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => agent.sync(),
             () = sleep_until(tidy_at) => agent.tidy(),
             () = rule_changes.next() => agent.rules_changed(),
+            found = looked(&mut agent.sockets) => agent.namespaces_looked_at(found),
             () = tokio::time::sleep(ATTACH_AGAIN), if incomplete => agent.keep_interfaces(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -284,7 +304,22 @@ impl Agent<'_> {
         self.rules = rules;
     }
 
+    /// Tells the programs at sockets about network namespaces.
+    fn namespaces_looked_at(&mut self, found: io::Result<Vec<Found>>) {
+        let Some(sockets) = &mut self.sockets else { return };
+        let result = match found {
+            Ok(found) => sockets.write(&mut self.store, found, &self.network.primary).map_err(Error::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = result {
+            error!("the programs at sockets do not know all network namespaces: {error:#}");
+        }
+    }
+
     fn network_changed(&mut self, network: Network) {
+        if let Some(sockets) = &self.sockets {
+            sockets.network_changed();
+        }
         if network == self.network {
             return;
         }
@@ -308,6 +343,14 @@ impl Agent<'_> {
         self.store
             .update(Table::Meta, bytemuck::bytes_of(&0u32), bytemuck::bytes_of(&meta))
             .context("cannot write who is running")
+    }
+}
+
+/// Waits until network namespaces have been looked at; for ever where nobody does.
+async fn looked(sockets: &mut Option<Sockets>) -> io::Result<Vec<Found>> {
+    match sockets {
+        Some(sockets) => sockets.looked().await,
+        None => std::future::pending().await,
     }
 }
 

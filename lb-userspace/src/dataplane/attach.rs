@@ -13,7 +13,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpM
 use aya_log::EbpfLogger;
 use lb_common::abi::{Config, Counter, IfaceEntry};
 use lb_common::reason::REASON_SLOTS;
-use lb_common::tables::{IFACE_SLOTS, MAX_IFINDEX, Table};
+use lb_common::tables::{MAX_IFINDEX, SOCKET_SLOT, Table};
 use serde::Serialize;
 
 use super::load::kernel_at_least;
@@ -54,8 +54,8 @@ pub struct Target<'a> {
 /// Attaches programs and keeps what stays in the pin directory.
 #[derive(Debug)]
 pub struct Attacher {
-    programs: Programs,
-    pins: PinDir,
+    pub(super) programs: Programs,
+    pub(super) pins: PinDir,
     slots: BTreeMap<u32, u16>,
 }
 
@@ -148,8 +148,7 @@ impl Attacher {
         let slot = match self.slots.get(&target.ifindex) {
             Some(slot) => *slot,
             None => {
-                let free =
-                    (1..IFACE_SLOTS as u16).find(|slot| !self.slots.values().any(|taken| taken == slot));
+                let free = (1..SOCKET_SLOT).find(|slot| !self.slots.values().any(|taken| taken == slot));
                 let slot = free.unwrap_or(0);
                 if slot != 0 {
                     let zero = bytemuck::bytes_of(&Counter { packets: 0, bytes: 0 }).to_vec();
@@ -362,13 +361,13 @@ pub fn detach(pins: &PinDir, iface: &str) -> Result<(), DataplaneError> {
     Ok(())
 }
 
-fn drop_link(path: &std::path::Path) -> Result<(), DataplaneError> {
+pub(super) fn drop_link(path: &std::path::Path) -> Result<(), DataplaneError> {
     // The interface has gone, or the kernel cannot: the link goes with its pin.
     let _void = detach_link(path);
     remove_pin(path)
 }
 
-fn remove_pin(path: &std::path::Path) -> Result<(), DataplaneError> {
+pub(super) fn remove_pin(path: &std::path::Path) -> Result<(), DataplaneError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(DataplaneError::PinDir { path: path.to_owned(), source })
@@ -377,7 +376,7 @@ fn remove_pin(path: &std::path::Path) -> Result<(), DataplaneError> {
     }
 }
 
-fn pin_error(path: &std::path::Path, error: &dyn std::error::Error) -> DataplaneError {
+pub(super) fn pin_error(path: &std::path::Path, error: &dyn std::error::Error) -> DataplaneError {
     DataplaneError::PinDir { path: path.to_owned(), source: io::Error::other(error.to_string()) }
 }
 
@@ -404,7 +403,7 @@ fn attach_error(iface: &str, hook: Hook, error: &ProgramError) -> DataplaneError
 }
 
 /// The error number at the bottom of a chain of causes.
-fn errno_of(error: &ProgramError) -> Option<i32> {
+pub(super) fn errno_of(error: &ProgramError) -> Option<i32> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {

@@ -11,7 +11,7 @@ use lb_common::abi::{Config, Meta, config_flag};
 use lb_common::tables::{SPECS, Spec, Table};
 use nix::time::{ClockId, clock_getres};
 
-use super::{DataplaneError, PinDir};
+use super::{DataplaneError, PinDir, SocketHook};
 use crate::maps::{MapError, MapStore};
 use crate::object::OBJECT;
 
@@ -52,6 +52,9 @@ pub fn config() -> Config {
     // BPF_F_IPV6 came with 6.16; earlier kernels refuse flags they do not know.
     if kernel_at_least(6, 16) {
         config.flags |= config_flag::CSUM_IPV6;
+    }
+    if kernel_at_least(5, 18) {
+        config.flags |= config_flag::SET_RETVAL;
     }
     config
 }
@@ -121,6 +124,23 @@ impl Programs {
         Ok(program)
     }
 
+    /// A program on a cgroup, loaded.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Program`] with the end of the verifier's log.
+    pub fn socket(&mut self, hook: SocketHook) -> Result<&mut Program, DataplaneError> {
+        let name = hook.program();
+        let program = self.find(name)?;
+        let loaded = match program {
+            Program::CgroupSockAddr(program) if program.fd().is_err() => program.load(),
+            Program::CgroupSock(program) if program.fd().is_err() => program.load(),
+            Program::CgroupSockAddr(_) | Program::CgroupSock(_) => Ok(()),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        loaded.map_err(|error| refused(name, &error))?;
+        Ok(program)
+    }
+
     /// What the programs log, for [`Config::flags`] with [`config_flag::TRACE`].
     ///
     /// # Errors
@@ -129,14 +149,17 @@ impl Programs {
         EbpfLogger::init(&mut self.ebpf).map_err(|error| DataplaneError::Object { reason: error.to_string() })
     }
 
+    fn find(&mut self, name: &'static str) -> Result<&mut Program, DataplaneError> {
+        self.ebpf.program_mut(name).ok_or_else(|| DataplaneError::Object {
+            reason: format!("program {name} is missing from the object"),
+        })
+    }
+
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, DataplaneError>
     where
         &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
     {
-        let program = self.ebpf.program_mut(name).ok_or_else(|| DataplaneError::Object {
-            reason: format!("program {name} is missing from the object"),
-        })?;
-        program.try_into().map_err(|error| refused(name, &error))
+        self.find(name)?.try_into().map_err(|error| refused(name, &error))
     }
 }
 

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 
 use super::DataplaneError;
 use super::hook::Hook;
+use super::sockets::SocketHook;
 use crate::maps::{KernelStore, MapStore};
 
 /// What a pinned link is for.
@@ -96,6 +97,15 @@ impl PinDir {
         self.0.join("links")
     }
 
+    fn sockets(&self) -> PathBuf {
+        self.0.join("sockets")
+    }
+
+    /// Pin of the link of a program on a cgroup.
+    pub fn socket(&self, hook: SocketHook) -> PathBuf {
+        self.sockets().join(hook.name())
+    }
+
     /// Pin of one map.
     pub fn map(&self, table: Table) -> PathBuf {
         self.maps().join(table.spec().name)
@@ -121,7 +131,7 @@ impl PinDir {
         if statfs(there).map_err(|errno| self.error(errno.into()))?.filesystem_type() != BPF_FS_MAGIC {
             return Err(self.error(io::Error::other("not on a BPF file system")));
         }
-        for dir in [self.0.clone(), self.maps(), self.links()] {
+        for dir in [self.0.clone(), self.maps(), self.links(), self.sockets()] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -219,7 +229,7 @@ impl PinDir {
     }
 
     fn remove_dirs(&self) {
-        for dir in [self.maps(), self.links(), self.0.clone()] {
+        for dir in [self.maps(), self.links(), self.sockets(), self.0.clone()] {
             let _not_empty = fs::remove_dir(dir);
         }
     }

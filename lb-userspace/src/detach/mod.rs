@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use crate::dataplane::{DataplaneError, PinDir, detach, kernel_at_least};
+use crate::dataplane::{DataplaneError, PinDir, detach, detach_sockets, kernel_at_least};
 use crate::maps::DEFAULT_PIN_DIR;
 
 /// Let go of all interfaces and remove everything from the kernel; connections through Services end.
@@ -45,6 +45,9 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
         println!("{iface}: let go");
     }
     if args.iface.is_empty() {
+        if detach_sockets(&pins)? {
+            println!("sockets: let go");
+        }
         pins.remove();
         anyhow::ensure!(
             !pins.exists(),

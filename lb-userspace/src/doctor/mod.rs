@@ -15,6 +15,8 @@ mod tools;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+pub(crate) use mounts::points as mount_points;
+
 pub use check::{Check, Machine, Report, Status};
 
 /// Arguments.

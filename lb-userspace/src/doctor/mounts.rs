@@ -19,7 +19,7 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
 }
 
 /// Mount points of a type of file system.
-fn points<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn points<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = &'a str> {
     mounts.lines().filter_map(move |line| {
         let mut fields = line.split(' ').skip(1);
         let point = fields.next()?;

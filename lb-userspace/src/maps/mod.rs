@@ -21,7 +21,9 @@ pub use flows::{change_flows, flow_table, put_flow, scan_flows};
 pub use kernel::{DEFAULT_PIN_DIR, KernelStore};
 pub use memory::MemoryStore;
 pub use render::render_key;
-pub use sys::{LinkInfo, Map as KernelMap, Shape, detach_link, link_info};
+pub use sys::{
+    CgroupLinkInfo, LinkInfo, Map as KernelMap, Shape, cgroup_link_info, detach_link, link_info, update_link,
+};
 
 /// Key and value of an entry.
 pub type Entry = (Vec<u8>, Vec<u8>);

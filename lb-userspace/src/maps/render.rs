@@ -40,7 +40,8 @@ fn decode(table: Table, key: &[u8]) -> Option<String> {
             let key: lb_common::abi::AffinityKey = read(key)?;
             format!("{} of service {}", narrow(key.client), key.service_id)
         }
-        Table::Fragments => return None,
+        Table::Netns => format!("cookie {}", read::<u64>(key)?),
+        Table::Fragments | Table::Sockets => return None,
         _ if table.spec().kind.is_array() || table.spec().kind == Kind::Hash => {
             format!("entry {}", read::<u32>(key)?)
         }

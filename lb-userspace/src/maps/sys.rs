@@ -21,6 +21,7 @@ const OBJ_GET_INFO_BY_FD: u32 = 15;
 const MAP_LOOKUP_BATCH: u32 = 24;
 const MAP_UPDATE_BATCH: u32 = 26;
 const MAP_DELETE_BATCH: u32 = 27;
+const LINK_UPDATE: u32 = 29;
 const LINK_DETACH: u32 = 34;
 
 /// `BPF_F_NO_PREALLOC`, which tries demand.
@@ -70,6 +71,16 @@ struct DetachAttr {
     pad: u32,
 }
 
+/// `union bpf_attr` for `BPF_LINK_UPDATE`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct UpdateAttr {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
 /// `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -114,7 +125,22 @@ struct RawLinkInfo {
     id: u32,
     program_id: u32,
     pad: u32,
+    /// To a cgroup: the lower half of its number, upper half behind.
     ifindex: u32,
+    cgroup_upper: u32,
+    attach_type: u32,
+    tail: u32,
+}
+
+/// What the kernel says about a link of a program to a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupLinkInfo {
+    /// Number of the link; stays when its program is exchanged.
+    pub id: u32,
+    /// Number of the program in it.
+    pub program_id: u32,
+    /// Number of the cgroup, the inode number of its directory; 0 when the cgroup has gone and the link is void.
+    pub cgroup: u64,
 }
 
 /// What the kernel says about a link of a program to an interface.
@@ -146,6 +172,8 @@ unsafe impl Attr for InfoAttr {}
 unsafe impl Attr for CreateAttr {}
 // SAFETY: as above.
 unsafe impl Attr for DetachAttr {}
+// SAFETY: as above.
+unsafe impl Attr for UpdateAttr {}
 
 /// # Safety
 /// The addresses in `attr` point to buffers that live through the call and are as large as `command` reads or writes.
@@ -185,15 +213,35 @@ const fn number_of(kind: Kind) -> u32 {
     }
 }
 
-/// Looks at a pinned link.
+/// Opens what is pinned.
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = PinAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: `path` is a live C string.
+    new_fd(unsafe { bpf(OBJ_GET, &mut attr)? })
+}
+
+/// Looks at a pinned link to an interface.
 ///
 /// # Errors
 /// The kernel's: not there, no permission.
 pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
-    let path = c_path(path)?;
-    let mut attr = PinAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    // SAFETY: `path` is a live C string.
-    let fd = new_fd(unsafe { bpf(OBJ_GET, &mut attr)? })?;
+    let info = raw_link_info(path)?;
+    Ok(LinkInfo { id: info.id, program_id: info.program_id, ifindex: info.ifindex })
+}
+
+/// Looks at a pinned link to a cgroup (kernel 5.8).
+///
+/// # Errors
+/// The kernel's: not there, no permission.
+pub fn cgroup_link_info(path: &Path) -> io::Result<CgroupLinkInfo> {
+    let info = raw_link_info(path)?;
+    let halves = [info.ifindex, info.cgroup_upper];
+    Ok(CgroupLinkInfo { id: info.id, program_id: info.program_id, cgroup: bytemuck::cast(halves) })
+}
+
+fn raw_link_info(path: &Path) -> io::Result<RawLinkInfo> {
+    let fd = open(path)?;
     let mut info = RawLinkInfo::default();
     let mut attr = InfoAttr {
         fd: raw(fd.as_fd()),
@@ -202,7 +250,19 @@ pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
     };
     // SAFETY: `info` lives on and has the length given; the kernel fills no more, whatever the object.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr)? };
-    Ok(LinkInfo { id: info.id, program_id: info.program_id, ifindex: info.ifindex })
+    Ok(info)
+}
+
+/// Puts another program into a pinned link: one atomic exchange (kernel 5.7).
+///
+/// # Errors
+/// The kernel's: not there, void, a program of another kind.
+pub fn update_link(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let fd = open(path)?;
+    let mut attr = UpdateAttr { link: raw(fd.as_fd()), program: raw(program), flags: 0, old_program: 0 };
+    // SAFETY: no addresses in it.
+    unsafe { bpf(LINK_UPDATE, &mut attr)? };
+    Ok(())
 }
 
 /// Takes the program of a pinned link off its interface at once. Removing the pin alone does it some time later.
@@ -210,10 +270,7 @@ pub fn link_info(path: &Path) -> io::Result<LinkInfo> {
 /// # Errors
 /// The kernel's: not there, no permission, older than 5.9.
 pub fn detach_link(path: &Path) -> io::Result<()> {
-    let path = c_path(path)?;
-    let mut attr = PinAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    // SAFETY: `path` is a live C string.
-    let fd = new_fd(unsafe { bpf(OBJ_GET, &mut attr)? })?;
+    let fd = open(path)?;
     let mut attr = DetachAttr { fd: raw(fd.as_fd()), pad: 0 };
     // SAFETY: no addresses in it.
     unsafe { bpf(LINK_DETACH, &mut attr)? };
@@ -305,11 +362,7 @@ impl Map {
     /// # Errors
     /// The kernel's: not there, no permission, not a map.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let path = c_path(path)?;
-        let mut attr = PinAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-        // SAFETY: `path` is a live C string.
-        let fd = new_fd(unsafe { bpf(OBJ_GET, &mut attr)? })?;
-        Self::from_fd(fd)
+        Self::from_fd(open(path)?)
     }
 
     /// Makes a map.

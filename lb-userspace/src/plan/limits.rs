@@ -18,7 +18,8 @@ pub const fn size_option(table: Table) -> &'static str {
         Table::FlowsV4 | Table::FlowsV6 => "--max-flows",
         Table::Affinity => "--max-affinity",
         Table::Fragments => "--max-fragments",
-        Table::Ifaces | Table::IfaceStats | Table::Settings | Table::Meta | Table::Filter => {
+        Table::Sockets => "--max-sockets",
+        Table::Ifaces | Table::Netns | Table::IfaceStats | Table::Settings | Table::Meta | Table::Filter => {
             "nothing: its size is fixed"
         }
     }

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use clap::Args;
 use lb_common::abi::{Counter, IfaceEntry};
 use lb_common::reason::{REASON_SLOTS, Reason};
-use lb_common::tables::Table;
+use lb_common::tables::{SOCKET_SLOT, Table};
 use serde::Serialize;
 
 use super::output::{Listing, table};
 use super::wanted;
 use crate::maps::{MapStore, per_cpu};
+
+/// Where calls of sockets are counted, in place of an interface.
+const SOCKETS: &str = "(sockets)";
 
 /// Which counters.
 #[derive(Clone, Debug, Default, Args)]
@@ -62,6 +65,7 @@ pub(super) fn collect(store: &dyn MapStore, filter: &Filter) -> anyhow::Result<S
         let name = match interfaces.get(&slot) {
             Some(name) => name.clone(),
             None if slot == 0 => "(others)".to_owned(),
+            None if slot == u32::from(SOCKET_SLOT) => SOCKETS.to_owned(),
             None => format!("(slot {slot})"),
         };
         if sum.packets == 0 || !wanted(filter.iface.as_deref(), &name) {

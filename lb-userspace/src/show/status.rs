@@ -10,11 +10,12 @@ use serde::Serialize;
 
 use super::output::Listing;
 use super::read;
-use crate::dataplane::{LinkKind, PinDir};
+use crate::dataplane::{self, LinkKind, PinDir, socket_links};
 use crate::dns::counters::{self, Counts};
 use crate::forwarding::Forwarding;
 use crate::maps::{LinkInfo, MapError, MapStore, link_info, scan_flows};
 use crate::plan::Tables;
+use crate::sockets::cgroup;
 
 /// How the dataplane is. The field names are stable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,6 +31,8 @@ pub(super) struct Status {
     /// Whether the first full synchronisation is in the maps.
     synced: bool,
     links: Vec<Link>,
+    /// Where sockets are balanced; none where they are not.
+    sockets: Option<Sockets>,
     services: Room,
     frontends: Room,
     backends: Room,
@@ -59,6 +62,27 @@ struct Link {
     /// Who sends on what the balancing program has translated.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarding: Option<Forwarding>,
+}
+
+/// The programs on a cgroup.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Sockets {
+    /// The cgroup's directory; none when it has gone, or cannot be seen from here.
+    cgroup: Option<PathBuf>,
+    hooks: Vec<SocketHook>,
+}
+
+/// A program on a cgroup.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct SocketHook {
+    /// `connect4` and so on.
+    hook: &'static str,
+    /// Number of the link in the kernel.
+    id: u32,
+    /// Number of the program in it.
+    program_id: u32,
+    /// Number of the cgroup; 0 when it has gone.
+    cgroup_id: u64,
 }
 
 /// How full a table is.
@@ -100,6 +124,7 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
         },
         synced: meta.synced != 0,
         links: links(store, pin_dir)?,
+        sockets: sockets(pin_dir)?,
         services: room(tables.names.len(), &[Table::ServiceNames])?,
         frontends: room(tables.frontends.len(), &[Table::FrontendsV4, Table::FrontendsV6])?,
         backends: room(alive, &[Table::Backends])?,
@@ -122,6 +147,21 @@ fn links(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
         Ok(Link { interface: link.iface, hook: link.kind.name(), id, program_id, ifindex, forwarding })
     });
     links.collect()
+}
+
+/// The programs on a cgroup.
+fn sockets(pin_dir: &Path) -> anyhow::Result<Option<Sockets>> {
+    let links = socket_links(&PinDir::new(pin_dir))?;
+    let Some(first) = links.first() else {
+        return Ok(None);
+    };
+    let hooks = links.iter().map(|link| SocketHook {
+        hook: link.hook.name(),
+        id: link.info.id,
+        program_id: link.info.program_id,
+        cgroup_id: link.info.cgroup,
+    });
+    Ok(Some(Sockets { cgroup: cgroup::find(first.info.cgroup), hooks: hooks.collect() }))
 }
 
 /// The DNS server's lines.
@@ -182,6 +222,17 @@ impl Listing for Status {
                 format!(", forwarding {who}: {}", forwarding.reason.text())
             });
             lines.push((title, format!("{} ({}){gone}{forwarding}", link.interface, link.hook)));
+        }
+        if let Some(sockets) = &self.sockets {
+            let place = match (&sockets.cgroup, sockets.hooks.iter().any(|hook| hook.cgroup_id == 0)) {
+                (_, true) => "of a cgroup that has gone".to_owned(),
+                (Some(cgroup), _) => format!("of {}", cgroup.display()),
+                (None, _) => "of a cgroup that cannot be seen from here".to_owned(),
+            };
+            let complete = sockets.hooks.len() == dataplane::SocketHook::ALL.len();
+            let hooks: Vec<_> = sockets.hooks.iter().map(|hook| hook.hook).collect();
+            let missing = if complete { String::new() } else { format!(", only {}", hooks.join(" ")) };
+            lines.push(("sockets", format!("{place}{missing}")));
         }
         for (title, room) in [
             ("service ports", self.services),

@@ -2,7 +2,7 @@
 
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
-use lb_userspace::dataplane;
+use lb_userspace::dataplane::{self, SocketHook};
 use lb_userspace::object::OBJECT;
 
 use super::{Check, XDP_FRAGS};
@@ -10,8 +10,10 @@ use crate::rows::kernel;
 
 /// One for each program of the object.
 pub fn checks() -> Vec<Check> {
-    ["lb_tc_ingress", "lb_tc_egress", "lb_tc_answer", "lb_xdp", "lb_xdp_frags"]
+    let packets = ["lb_tc_ingress", "lb_tc_egress", "lb_tc_answer", "lb_xdp", "lb_xdp_frags"];
+    packets
         .into_iter()
+        .chain(SocketHook::ALL.map(SocketHook::program))
         .map(|name| {
             let needs = (name == "lb_xdp_frags").then_some(XDP_FRAGS);
             Check::new(format!("load/{name}"), needs, move || load(name))
@@ -25,6 +27,8 @@ fn load(name: &str) -> String {
     let (loaded, info) = match ebpf.program_mut(name).expect("a program of this name") {
         Program::Xdp(program) => (program.load(), program.info()),
         Program::SchedClassifier(program) => (program.load(), program.info()),
+        Program::CgroupSockAddr(program) => (program.load(), program.info()),
+        Program::CgroupSock(program) => (program.load(), program.info()),
         _ => panic!("a type that is not known here"),
     };
     if let Err(error) = loaded {

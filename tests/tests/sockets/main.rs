@@ -1,0 +1,6 @@
+//! Balancing at sockets, end to end: threads in a cgroup of the test's own dial Services. Needs root and cgroup2.
+
+mod connect;
+mod life;
+mod policies;
+mod world;
