@@ -18,3 +18,15 @@ pub(super) fn give_back() {
     // SAFETY: looks through free blocks under the allocator's own locks; may be called at any time.
     let _released = unsafe { libc::malloc_trim(0) };
 }
+
+/// Gives back the pages of something that the program file holds; should they be needed again, they are read again.
+pub(super) fn give_back_file(bytes: &'static [u8]) {
+    const PAGE: usize = 4096;
+    let start = bytes.as_ptr().addr().next_multiple_of(PAGE) - bytes.as_ptr().addr();
+    let Some(pages) = bytes.get(start..).map(|rest| &rest[..rest.len() - rest.len() % PAGE]) else { return };
+    if !pages.is_empty() {
+        // SAFETY: whole pages of a constant: nobody has changed them, and a reader finds in them what the file holds.
+        let _hint =
+            unsafe { libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len(), libc::MADV_DONTNEED) };
+    }
+}

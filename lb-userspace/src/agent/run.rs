@@ -27,6 +27,7 @@ use crate::forwarding::{self, Forwarding, Rules, RulesError};
 use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
+use crate::object::OBJECT;
 use crate::plan::{self, Limits, Planner};
 use crate::sockets::namespaces::Found;
 use crate::source::{Severity, Source};
@@ -178,6 +179,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             info!("ready: {} interfaces, {} service ports", agent.keeper.count(), agent.wanted.count());
             announced = true;
             memory::give_back();
+            memory::give_back_file(OBJECT);
         }
         let retry_at = agent.retry_at;
         let tidy_at = agent.tidy_at;

@@ -1,6 +1,7 @@
 //! Taking up what is in the tables, so that a restart changes nothing that need not change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_common::abi::{BackendEntry, SlotRange, SourceRangeKey, backend_flag};
@@ -96,7 +97,7 @@ impl Planner {
         let mut by_id: HashMap<u32, Name> = HashMap::new();
         for (&id, entry) in &self.tables.names {
             let known = self.service_ids.take_at(id, 1);
-            match port_name(entry).map(Arc::new) {
+            match port_name(&entry.full()).map(Arc::new) {
                 Some(name) if known && !self.services.contains_key(&name) => {
                     by_id.insert(id, name.clone());
                     self.services.insert(name, State { id, ..State::default() });
@@ -104,6 +105,7 @@ impl Planner {
                 _ => self.strays.names.push(id),
             }
         }
+        let mut found: HashMap<Name, BTreeMap<SocketAddr, u32>> = HashMap::new();
         for (id, entry) in (0_u32..).zip(&self.tables.backends) {
             if *entry == BackendEntry::default() {
                 continue;
@@ -115,11 +117,10 @@ impl Planner {
                 }
                 continue;
             }
-            let state = by_id.get(&entry.service_id).and_then(|name| self.services.get_mut(name));
-            match state {
-                Some(state) if known => {
-                    let kept = *state.backends.entry(dump::backend_addr(entry)).or_insert(id);
-                    if kept != id {
+            match by_id.get(&entry.service_id) {
+                Some(name) if known => {
+                    let backends = found.entry(name.clone()).or_default();
+                    if *backends.entry(dump::backend_addr(entry)).or_insert(id) != id {
                         self.strays.backends.push(id);
                     }
                 }
@@ -127,6 +128,11 @@ impl Planner {
                     self.strays.backends.push(id);
                     self.strays.ids.insert(entry.service_id);
                 }
+            }
+        }
+        for (name, backends) in found {
+            if let Some(state) = self.services.get_mut(&name) {
+                state.backends = backends.into_iter().collect();
             }
         }
         for key in &self.tables.source_ranges {

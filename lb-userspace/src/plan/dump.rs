@@ -133,7 +133,7 @@ impl Tables {
         let mut lines = Vec::new();
         for (id, name) in &self.names {
             let tag = if shown { format!(" #{id}") } else { String::new() };
-            let family = name.family;
+            let family = name.full().family;
             lines.push((0, format!("service {} IPv{family}{tag}", self.service(*id))));
         }
         for (name, entry) in &self.frontends {
@@ -179,7 +179,7 @@ impl Tables {
 
     /// A service's name by number.
     pub fn service(&self, id: u32) -> String {
-        match self.names.get(&id).and_then(port_name) {
+        match self.names.get(&id).and_then(|name| port_name(&name.full())) {
             Some(name) => name.to_string(),
             None => format!("unknown service #{id}"),
         }

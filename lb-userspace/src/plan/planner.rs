@@ -40,9 +40,16 @@ const PHASES: usize = 5;
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) id: u32,
-    /// Backends that are alive, by identity.
-    pub(super) backends: BTreeMap<SocketAddr, u32>,
+    /// Backends that are alive: identity and number, ordered.
+    pub(super) backends: Box<[(SocketAddr, u32)]>,
     pub(super) source_ranges: BTreeSet<SourceRangeKey>,
+}
+
+impl State {
+    /// Where a backend is, or belongs.
+    pub(super) fn place(&self, identity: SocketAddr) -> Result<usize, usize> {
+        self.backends.binary_search_by_key(&identity, |(known, _)| *known)
+    }
 }
 
 /// Turns desired states into plans, and remembers what is in the tables.
@@ -210,10 +217,15 @@ impl Planner {
 
     pub(super) fn finish(&mut self) -> Plan {
         let mut ops = Vec::new();
-        for phase in &mut self.phases {
+        // Taken, not emptied: the room that a large plan takes is not needed again soon.
+        for mut phase in std::mem::take(&mut self.phases) {
             // One table after another, so that each takes one call; within a table the order stays.
             phase.sort_by_key(|op| (op.removes(), op.table()));
-            ops.append(phase);
+            if ops.is_empty() {
+                ops = phase;
+            } else {
+                ops.append(&mut phase);
+            }
         }
         self.uncommitted = !ops.is_empty();
         let problems = std::mem::take(&mut self.problems);
@@ -262,7 +274,7 @@ impl Planner {
     fn drop_services(&mut self, names: Vec<Name>) {
         for name in names.into_iter().filter(|name| !self.desired.contains_key(name)).collect::<Vec<_>>() {
             let Some(state) = self.services.remove(&name) else { continue };
-            for id in state.backends.into_values() {
+            for (_, id) in state.backends {
                 self.kill_backend(id);
             }
             for key in state.source_ranges {

@@ -1,6 +1,6 @@
 //! The plan for one service port.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 
 use lb_common::abi::{BackendEntry, FrontendEntry, SlotRange, SourceRangeKey, backend_flag};
@@ -10,6 +10,7 @@ use super::Problem;
 use super::layout::{self, FrontendLayout, List};
 use super::op::Op;
 use super::planner::{Name, Phase, Planner, State};
+use super::tables::ShortName;
 use super::words::{backend_words, wide_prefix};
 use crate::model::desired::{Service, ServicePortName, Surroundings};
 
@@ -74,7 +75,10 @@ impl Planner {
         let known: Vec<Option<u32>> = service
             .backends
             .iter()
-            .map(|b| state.and_then(|state| state.backends.get(&SocketAddr::new(b.addr, b.port)).copied()))
+            .map(|b| {
+                let place = state?.place(SocketAddr::new(b.addr, b.port)).ok()?;
+                Some(state?.backends[place].1)
+            })
             .collect();
         let id = match state {
             Some(state) => state.id,
@@ -179,7 +183,7 @@ impl Planner {
     fn write(&mut self, name: &Name, service: &Service, reserved: Reserved) -> bool {
         let Reserved { id, backends, frontends, lists, source_ranges } = reserved;
         let label = layout::service_name(name);
-        if self.tables.names.get(&id) != Some(&label) {
+        if self.tables.names.get(&id).map(ShortName::full) != Some(label) {
             self.emit(Phase::Make, Op::Name(id, Some(label)));
         }
         let mut state = self.services.remove(name).unwrap_or_else(|| State { id, ..State::default() });
@@ -187,10 +191,9 @@ impl Planner {
             self.emit(Phase::Make, Op::SourceRange(*key, true));
         }
         let now = self.write_backends(id, service, &backends);
-        for id in state.backends.values() {
-            if !now.values().any(|kept| kept == id) {
-                self.kill_backend(*id);
-            }
+        let kept: HashSet<u32> = now.iter().map(|(_, id)| *id).collect();
+        for (_, id) in state.backends.iter().filter(|(_, id)| !kept.contains(id)) {
+            self.kill_backend(*id);
         }
         // Held while frontends change hands, so that none is given back between leaving one and coming to another.
         for list in lists.values() {
@@ -221,7 +224,7 @@ impl Planner {
         service_id: u32,
         service: &Service,
         ids: &[u32],
-    ) -> BTreeMap<SocketAddr, u32> {
+    ) -> Box<[(SocketAddr, u32)]> {
         let (in_cluster, in_local) =
             (layout::members(service, List::Cluster), layout::members(service, List::Local));
         let (in_cluster, in_local): (BTreeSet<usize>, BTreeSet<usize>) =
@@ -255,7 +258,7 @@ impl Planner {
             let phase = if loses != 0 && gains_use == 0 { Phase::Unmake } else { Phase::Make };
             self.emit(phase, Op::Backend(id, entry));
         }
-        now
+        now.into_iter().collect()
     }
 
     fn write_frontend(

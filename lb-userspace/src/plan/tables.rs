@@ -13,6 +13,38 @@ use super::op::Op;
 use super::words::{FrontendName, frontend_name};
 use crate::maps::{MapError, MapStore};
 
+/// A service's name without what its fields have left over: they are made for the longest names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShortName(Box<[u8]>);
+
+impl ShortName {
+    /// Leaves out zeros at the ends of the texts.
+    pub fn new(name: &ServiceName) -> Self {
+        let mut bytes = vec![name.protocol, name.family];
+        bytes.extend(name._pad);
+        for text in [&name.namespace[..], &name.name, &name.port] {
+            let length = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            bytes.push(u8::try_from(length).unwrap_or(u8::MAX));
+            bytes.extend(&text[..length]);
+        }
+        Self(bytes.into())
+    }
+
+    /// The name as the table has it.
+    pub fn full(&self) -> ServiceName {
+        let mut name: ServiceName = bytemuck::Zeroable::zeroed();
+        let mut bytes = self.0.iter().copied();
+        let mut next = || bytes.next().unwrap_or(0);
+        (name.protocol, name.family) = (next(), next());
+        name._pad.fill_with(&mut next);
+        for text in [&mut name.namespace[..], &mut name.name, &mut name.port] {
+            let length = usize::from(next()).min(text.len());
+            text[..length].fill_with(&mut next);
+        }
+        name
+    }
+}
+
 /// What the planner knows to be in the tables that it writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
@@ -23,7 +55,7 @@ pub struct Tables {
     /// Backends by number; absent ones at the end are zero.
     pub backends: Vec<BackendEntry>,
     /// Names by service number.
-    pub names: BTreeMap<u32, ServiceName>,
+    pub names: BTreeMap<u32, ShortName>,
     /// Classes of addresses.
     pub classes: BTreeMap<ClassKey, u32>,
     /// Words of the filter; absent ones at the end are zero.
@@ -75,7 +107,7 @@ impl Tables {
         scan(store, Table::Slots, |index: u32, backend: u32| put(&mut tables.slots, index, backend))?;
         scan(store, Table::Backends, |id: u32, entry: BackendEntry| put(&mut tables.backends, id, entry))?;
         scan(store, Table::ServiceNames, |id: u32, name: ServiceName| {
-            tables.names.insert(id, name);
+            tables.names.insert(id, ShortName::new(&name));
         })?;
         scan(store, Table::Classes, |key: ClassKey, class: u32| {
             tables.classes.insert(key, class);
@@ -111,7 +143,7 @@ impl Tables {
             }
             Op::Backend(id, entry) => put(&mut self.backends, *id, *entry),
             Op::Name(id, Some(name)) => {
-                self.names.insert(*id, *name);
+                self.names.insert(*id, ShortName::new(name));
             }
             Op::Name(id, None) => {
                 self.names.remove(id);
@@ -148,5 +180,22 @@ impl Tables {
     pub fn run(&self, range: SlotRange, capacity: u32) -> Option<impl Iterator<Item = u32> + '_> {
         let end = range.base.checked_add(range.count).filter(|end| *end <= capacity)?;
         Some((range.base..end).map(|index| self.slots.get(index as usize).copied().unwrap_or(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_whole_names() {
+        let mut name: ServiceName = bytemuck::Zeroable::zeroed();
+        assert_eq!(ShortName::new(&name).full(), name);
+        bytemuck::bytes_of_mut(&mut name).fill(7);
+        assert_eq!(ShortName::new(&name).full(), name);
+        name.name[3..].fill(0);
+        name.namespace[0] = 0;
+        assert_eq!(ShortName::new(&name).full(), name);
+        assert!(ShortName::new(&name).0.len() < 100);
     }
 }
