@@ -4,6 +4,7 @@ pub mod capture;
 pub mod cases;
 pub mod cgroup;
 pub mod edits;
+pub mod fuzz;
 pub mod hosts;
 pub mod lab;
 pub mod ledger;

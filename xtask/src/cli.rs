@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
-use crate::{bench, cases, demo, lint, setup, soak, step, test, verifier, vm};
+use crate::{bench, cases, demo, fuzz, lint, setup, soak, step, test, verifier, vm};
 
 /// Build, test, lint and demo of lb.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ enum Verb {
     Verifier(verifier::Args),
     /// Set up, and put load on a node for an hour while backends change and the agent restarts (as root)
     Soak(soak::Args),
+    /// Look for inputs that are too much for something: packets, manifests, DNS messages, pinned maps
+    Fuzz(fuzz::Args),
     /// Boot other kernels in virtual machines and run the checks there (as root, for what is missing)
     Vm(vm::Args),
     /// What CI runs: lint, then test
@@ -51,6 +53,7 @@ impl Cli {
                 setup::run(&sh)?;
                 test::run(&sh, args)
             }
+            Verb::Fuzz(args) => fuzz::run(&sh, args),
             Verb::Cases(args) => cases::run(&sh, args),
             Verb::Lint => lint::run(&sh),
             Verb::Demo => {

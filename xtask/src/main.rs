@@ -9,6 +9,7 @@ mod bpffs;
 mod cases;
 mod cli;
 mod demo;
+mod fuzz;
 mod kernel;
 mod lint;
 mod packages;

@@ -127,7 +127,7 @@ fn z3_a_newcomer_that_is_broken_has_no_good_state() {
 /// Nine to the tenth strings in less than a kilobyte.
 #[test]
 fn an_alias_bomb_is_refused() {
-    let list = |of: &str| vec![of; 9].join(", ");
+    let list = |of: &str| [of; 9].join(", ");
     let mut text = format!("a0: &a0 [{}]\n", list("boom"));
     for level in 1..10 {
         text += &format!("a{level}: &a{level} [{}]\n", list(&format!("*a{}", level - 1)));

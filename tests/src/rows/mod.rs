@@ -15,6 +15,7 @@
 //! Every packet is given as a description ([`Packet`]), the one that must come out as well: its checksums are computed from
 //! scratch by code that the engine does not share.
 
+pub mod agree;
 pub mod body;
 pub mod cases;
 pub mod host;
@@ -24,8 +25,10 @@ pub mod net;
 pub mod packet;
 pub mod row;
 pub mod run;
+pub mod sequence;
 pub mod service;
 pub mod sums;
+pub mod watch;
 pub mod written;
 
 use lb_userspace::maps::MapError;

@@ -8,6 +8,7 @@ use lb_tests::rows::look::Look;
 use lb_tests::rows::net::{At, Net};
 use lb_tests::rows::packet::{Checksum, Upper};
 use lb_tests::rows::row::Say;
+use lb_tests::rows::sequence::{Event, Sent, Sequence};
 use lb_userspace::model::desired::{Desired, Protocol};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -229,8 +230,28 @@ fn message(addr: IpAddr, kind: Index) -> (u8, u8) {
     }
 }
 
+/// All that happens in one case.
+#[derive(Debug)]
+pub(crate) struct Actions(pub(crate) Vec<Action>);
+
+impl Sequence for Actions {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn event(&self, number: usize, sent: &[Sent]) -> Option<Event> {
+        let action = self.0.get(number)?;
+        match action {
+            Action::Advance(seconds) => Some(Event::Advance(*seconds)),
+            Action::Serve(desired) => Some(Event::Serve(desired.clone())),
+            Action::LoseFlows => Some(Event::LoseFlows),
+            _ => frame(action, sent).map(|(frame, position)| Event::Packet(frame, position)),
+        }
+    }
+}
+
 /// The frame that an action sends, if it is one that does, after `forwarded` has come out so far.
-pub(crate) fn frame(action: &Action, forwarded: &[(Look, Vec<u8>)]) -> Option<(Vec<u8>, Position)> {
+fn frame(action: &Action, forwarded: &[Sent]) -> Option<(Vec<u8>, Position)> {
     let position = |decor: &Decor| Position { external: decor.external, ..Position::default() };
     match action {
         Action::Send { protocol, src, dst, say, decor, damage } => {

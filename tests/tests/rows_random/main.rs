@@ -2,6 +2,5 @@
 
 mod actions;
 mod differential;
-mod player;
 mod properties;
 mod world;
