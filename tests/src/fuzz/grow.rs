@@ -24,11 +24,15 @@ const WORDS: [&[u8]; 16] = [
     b"null",
 ];
 
+/// Inputs kept of those made.
+const CHILDREN: usize = 64;
+
 /// Makes inputs of a target's seeds and of those before.
 #[derive(Debug)]
 pub struct Grower {
     random: Random,
     pool: Vec<Vec<u8>>,
+    children: Vec<Vec<u8>>,
     longest: usize,
     next: usize,
 }
@@ -41,7 +45,7 @@ impl Grower {
         if pool.is_empty() {
             pool.push(Vec::new());
         }
-        Self { random: Random::new(seed), pool, longest: target.longest, next: 0 }
+        Self { random: Random::new(seed), pool, children: Vec::new(), longest: target.longest, next: 0 }
     }
 
     /// The next one: first the seeds as they are.
@@ -55,16 +59,22 @@ impl Grower {
             self.change(&mut input);
         }
         input.truncate(self.longest);
-        if self.random.once_in(64) {
-            // Now and then one has children.
-            let place = self.random.below(self.pool.len() as u64) as usize;
-            self.pool[place].clone_from(&input);
+        // Now and then one has children; the seeds stay, or all would end as what no parser looks at.
+        if self.children.len() < CHILDREN {
+            self.children.push(input.clone());
+        } else if self.random.once_in(64) {
+            let place = self.at(CHILDREN);
+            self.children[place].clone_from(&input);
         }
         input
     }
 
     fn one_known(&mut self) -> Vec<u8> {
-        let place = self.random.below(self.pool.len() as u64) as usize;
+        if !self.children.is_empty() && self.random.once_in(4) {
+            let place = self.at(self.children.len());
+            return self.children[place].clone();
+        }
+        let place = self.at(self.pool.len());
         self.pool[place].clone()
     }
 

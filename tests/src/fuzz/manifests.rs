@@ -39,7 +39,9 @@ fn tables(objects: &Objects) -> Result<String, String> {
 
 pub(super) fn run(bytes: &[u8]) -> Result<(), String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
-    let lines = text.lines().count() as u64 + 1;
+    // YAML ends lines in more ways than editors do.
+    let ends = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    let lines = text.chars().filter(|letter| ends.contains(letter)).count() as u64 + 1;
     let mut objects = Vec::new();
     for document in document::split(text) {
         let contents = document::read(document);
