@@ -334,6 +334,8 @@ pub mod socket_kind {
     pub const TO_FRONTEND: u16 = 1;
     /// The socket has sent datagrams to a frontend, for which this backend answers.
     pub const FROM_BACKEND: u16 = 2;
+    /// The socket's datagrams are left to the packet path; address and port are zero.
+    pub const LEFT: u16 = 3;
 }
 
 /// What a socket has to do with a Service …

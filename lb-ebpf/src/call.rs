@@ -78,7 +78,7 @@ impl SockAddr {
         };
         // SAFETY: the kernel's context (kernel 5.7).
         let netns = unsafe { bpf_get_netns_cookie(self.0.cast()) };
-        Call { key, cookie: self.cookie(), netns }
+        Call::new(key, self.cookie(), netns)
     }
 
     #[inline(always)]

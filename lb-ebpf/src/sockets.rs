@@ -103,8 +103,7 @@ const UDP: u32 = protocol::UDP as u32;
 
 macro_rules! engines {
     ($($name:ident $piece:ident $address:ty;)*) => {$(
-        /// In a function of its own, for its stack.
-        #[inline(never)]
+        #[inline(always)]
         fn $name(call: &mut Call<$address>) -> Reason {
             socket::$piece(&KernelTables, call)
         }

@@ -53,14 +53,29 @@ pub struct Call<A> {
     pub cookie: u64,
     /// Cookie of its network namespace.
     pub netns: u64,
+    /// The backend chosen.
+    backend: u32,
+    /// 1: the socket is a pod's.
+    of_pod: u32,
+}
+
+/// The key of what there is once for a socket.
+fn whole(cookie: u64, kind: u16) -> SocketKey {
+    SocketKey { cookie, addr: [0; 4], port_be: 0, kind, _pad: 0 }
 }
 
 /// The key of a socket's connection.
 fn connected(cookie: u64) -> SocketKey {
-    SocketKey { cookie, addr: [0; 4], port_be: 0, kind: socket_kind::CONNECTED, _pad: 0 }
+    whole(cookie, socket_kind::CONNECTED)
 }
 
 impl<A: Address> Call<A> {
+    /// A call about this address, of this socket, in this network namespace.
+    #[inline(always)]
+    pub fn new(key: FlowKey<A>, cookie: u64, netns: u64) -> Self {
+        Self { key, cookie, netns, backend: 0, of_pod: 0 }
+    }
+
     fn dialled(&self, kind: u16) -> SocketKey {
         SocketKey {
             cookie: self.cookie,
@@ -120,13 +135,25 @@ fn is_for_packets<A: Address>(frontend: &FrontendEntry, origin: Origin, src: &A)
             || frontend.flags & ADDRESS != 0 && is_zero(src))
 }
 
-/// Chooses who answers.
+/// Chooses who answers. (In a function of its own, as others here, for the stack: the verifier adds up what call each other.)
+#[inline(never)]
+fn choose<A: Address, T: SocketTables>(tables: &T, call: &mut Call<A>) -> Reason {
+    match caller(tables, call).and_then(|origin| choose_for(tables, call, origin)) {
+        Ok(chosen) => {
+            call.backend = chosen.id;
+            Reason::NewFlow
+        }
+        Err(reason) => reason,
+    }
+}
+
 #[inline(always)]
-fn choose<A: Address, T: SocketTables>(
+fn choose_for<A: Address, T: SocketTables>(
     tables: &T,
     call: &mut Call<A>,
     origin: Origin,
 ) -> Result<ChosenOf<T>, Reason> {
+    call.of_pod = u32::from(origin == Origin::Pod);
     let mut frontend = FrontendEntry::default();
     let key = &mut call.key;
     if !tables.frontend(&open::frontend_key(key.dst, key.dport_be, key.protocol), &mut frontend) {
@@ -159,15 +186,15 @@ fn serves<T: Tables>(tables: &T, entry: &SocketEntry) -> Option<T::Ref<BackendEn
 }
 
 #[inline(always)]
-fn entry_for<A: Address, T: Tables>(tables: &T, call: &Call<A>, chosen: &ChosenOf<T>) -> SocketEntry {
+fn entry_for<A: Address, T: Tables>(tables: &T, call: &Call<A>, backend: &BackendEntry) -> SocketEntry {
     SocketEntry {
         netns: call.netns,
         frontend: call.key.dst.widen(),
-        backend: A::from_words(chosen.backend.addr).widen(),
+        backend: A::from_words(backend.addr).widen(),
         frontend_port_be: call.key.dport_be,
-        backend_port_be: chosen.backend.port_be,
-        backend_id: chosen.id,
-        backend_generation: chosen.backend.generation,
+        backend_port_be: backend.port_be,
+        backend_id: call.backend,
+        backend_generation: backend.generation,
         last_seen: tables.now(),
         protocol: call.key.protocol,
         _pad: [0; 7],
@@ -185,15 +212,18 @@ pub fn connect<A: Address, T: SocketTables>(tables: &T, call: &mut Call<A>) -> R
         }
         return Reason::NotOurs;
     }
-    let chosen = match caller(tables, call).and_then(|origin| choose(tables, call, origin)) {
-        Ok(chosen) => chosen,
-        Err(reason) => return reason,
+    let reason = choose(tables, call);
+    if reason != Reason::NewFlow {
+        return reason;
+    }
+    let Some(backend) = tables.backend(call.backend) else {
+        return Reason::DropTables;
     };
     close(tables, call.cookie);
-    tables.set_socket(&connected(call.cookie), &entry_for(tables, call, &chosen));
-    tables.add_open_flows(chosen.id, 1);
-    tables.count_socket(chosen.id, Event::Opened);
-    call.go_to(&chosen.backend);
+    tables.set_socket(&connected(call.cookie), &entry_for::<A, T>(tables, call, &backend));
+    tables.add_open_flows(call.backend, 1);
+    tables.count_socket(call.backend, Event::Opened);
+    call.go_to(&backend);
     Reason::NewFlow
 }
 
@@ -203,38 +233,64 @@ pub fn send<A: Address, T: SocketTables>(tables: &T, call: &mut Call<A>) -> Reas
     if filter::look(tables, call.key.src, call.key.dst).0 != Seen::Maybe {
         return Reason::NotOurs;
     }
+    if send_again(tables, call) {
+        return Reason::ToBackend;
+    }
+    let reason = choose(tables, call);
+    if reason == Reason::NewFlow { send_first(tables, call) } else { reason }
+}
+
+/// Sends a datagram where the one before went, if there was one; whether there was.
+#[inline(never)]
+fn send_again<A: Address, T: SocketTables>(tables: &T, call: &mut Call<A>) -> bool {
     let to = call.dialled(socket_kind::TO_FRONTEND);
-    if let Some(entry) = tables.socket(&to)
-        && let Some(backend) = serves(tables, &entry)
-    {
+    if let Some(entry) = tables.socket(&to) {
         let idle = state::elapsed(tables.now(), entry.last_seen);
-        if idle <= tables.config().lifetime_udp_replied {
+        if idle <= tables.config().lifetime_udp_replied && go_on(tables, call, &entry) {
             if idle >= tables.config().refresh_ticks {
-                let entry = SocketEntry { last_seen: tables.now(), ..*entry };
-                remember(tables, &to, &entry);
+                remember(tables, &to, &SocketEntry { last_seen: tables.now(), ..*entry });
             }
-            tables.count_socket(entry.backend_id, Event::Sent);
-            call.go_to(&backend);
-            return Reason::ToBackend;
+            return true;
         }
     }
-    let origin = match caller(tables, call) {
-        Ok(origin) => origin,
-        Err(reason) => return reason,
+    // The kernel lets a connected socket hear from its peer only.
+    tables.socket(&connected(call.cookie)).is_some_and(|entry| {
+        entry.frontend == to.addr && entry.frontend_port_be == to.port_be && go_on(tables, call, &entry)
+    })
+}
+
+/// Sends a datagram to a backend chosen before, if it takes datagrams.
+#[inline(always)]
+fn go_on<A: Address, T: SocketTables>(tables: &T, call: &mut Call<A>, entry: &SocketEntry) -> bool {
+    let Some(backend) = serves(tables, entry) else {
+        return false;
     };
-    let chosen = match choose(tables, call, origin) {
-        Ok(chosen) => chosen,
-        Err(reason) => return reason,
+    tables.count_socket(entry.backend_id, Event::Sent);
+    call.go_to(&backend);
+    true
+}
+
+/// Sends the first datagram to a frontend, to the backend chosen.
+#[inline(never)]
+fn send_first<A: Address, T: SocketTables>(tables: &T, call: &mut Call<A>) -> Reason {
+    let Some(backend) = tables.backend(call.backend) else {
+        return Reason::DropTables;
     };
-    let entry = entry_for(tables, call, &chosen);
-    if origin == Origin::Pod && answers_for_another(tables, &to, &entry) {
-        // C6: its packets get a source port of their own.
+    let left = whole(call.cookie, socket_kind::LEFT);
+    if tables.socket(&left).is_some() {
+        return Reason::LeftToPackets;
+    }
+    let to = call.dialled(socket_kind::TO_FRONTEND);
+    let entry = entry_for::<A, T>(tables, call, &backend);
+    if call.of_pod != 0 && forget_namesake(tables, &to, &entry) {
+        // C6: only packets can get another source port. Both go that way, for the packet path must know of both.
+        tables.set_socket(&left, &entry);
         return Reason::LeftToPackets;
     }
     remember(tables, &to, &entry);
-    tables.count_socket(chosen.id, Event::Opened);
-    tables.count_socket(chosen.id, Event::Sent);
-    call.go_to(&chosen.backend);
+    tables.count_socket(call.backend, Event::Opened);
+    tables.count_socket(call.backend, Event::Sent);
+    call.go_to(&backend);
     Reason::NewFlow
 }
 
@@ -250,13 +306,21 @@ fn remember<T: SocketTables>(tables: &T, to: &SocketKey, entry: &SocketEntry) {
     tables.set_socket(&back(to, entry), entry);
 }
 
-/// Whether the backend already answers this socket for another frontend.
+/// Whether the backend already answers this socket for another frontend; if so, that is forgotten.
 #[inline(always)]
-fn answers_for_another<T: SocketTables>(tables: &T, to: &SocketKey, entry: &SocketEntry) -> bool {
-    tables.socket(&back(to, entry)).is_some_and(|other| {
-        (other.frontend != entry.frontend || other.frontend_port_be != entry.frontend_port_be)
-            && state::elapsed(entry.last_seen, other.last_seen) <= tables.config().lifetime_udp_replied
-    })
+fn forget_namesake<T: SocketTables>(tables: &T, to: &SocketKey, entry: &SocketEntry) -> bool {
+    let key = back(to, entry);
+    let Some(other) = tables.socket(&key) else {
+        return false;
+    };
+    let (addr, port_be) = (other.frontend, other.frontend_port_be);
+    let idle = state::elapsed(entry.last_seen, other.last_seen);
+    if addr == to.addr && port_be == to.port_be || idle > tables.config().lifetime_udp_replied {
+        return false;
+    }
+    tables.remove_socket(&key);
+    tables.remove_socket(&SocketKey { addr, port_be, ..*to });
+    true
 }
 
 /// A datagram has come in: the frontend that its sender stands for.

@@ -236,6 +236,9 @@ impl Agent<'_> {
                 }
                 self.synced = true;
                 if report.applied.operations > 0 {
+                    if let Some(sockets) = &self.sockets {
+                        sockets.backends_changed();
+                    }
                     info!(
                         "{} map operations in {} calls: planned in {:.1} ms, written in {:.1} ms",
                         report.applied.operations,

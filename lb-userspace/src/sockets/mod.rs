@@ -2,7 +2,9 @@
 
 mod args;
 pub mod cgroup;
+mod diag;
 pub mod namespaces;
+pub mod stale;
 
 use std::collections::BTreeMap;
 use std::io;

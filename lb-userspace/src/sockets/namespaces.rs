@@ -93,12 +93,20 @@ fn entries(directory: &str, behind: &'static str) -> impl Iterator<Item = PathBu
     entries.map(move |entry| if behind.is_empty() { entry.path() } else { entry.path().join(behind) })
 }
 
+/// Cookie of the calling thread's namespace.
+///
+/// # Errors
+/// Kernels before 5.14 do not tell.
+pub fn cookie() -> io::Result<u64> {
+    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    Ok(getsockopt(&any, NetnsCookie)?)
+}
+
 /// Moves the thread there, and looks around.
 fn visit(file: File, path: PathBuf) -> io::Result<Found> {
     let identity = identity(&file)?;
     setns(&file, CloneFlags::CLONE_NEWNET)?;
-    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let cookie = getsockopt(&any, NetnsCookie)?;
+    let cookie = cookie()?;
     Ok(Found { cookie, path, identity, own: false, named: false, addresses: addresses() })
 }
 
