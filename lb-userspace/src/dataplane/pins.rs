@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,9 @@ use super::DataplaneError;
 use super::hook::Hook;
 use super::sockets::SocketHook;
 use crate::maps::{KernelStore, MapStore};
+
+/// Looks at /proc/locks before nobody is taken to hold the lock.
+const LOOKS: usize = 5;
 
 /// What a pinned link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,7 +159,12 @@ impl PinDir {
         let meta = fs::metadata(&self.0).ok()?;
         let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
         let file = format!("{major:02x}:{minor:02x}:{}", meta.ino());
-        holder_of(&fs::read_to_string("/proc/locks").ok()?, &file)
+        // The kernel shows the list a page at a time, and forgets its place when it changes between two of them.
+        (0..LOOKS).find_map(|_| {
+            let mut text = String::with_capacity(64 * 1024);
+            File::open("/proc/locks").ok()?.read_to_string(&mut text).ok()?;
+            holder_of(&text, &file)
+        })
     }
 
     /// Opens the pinned maps, or makes and pins them: (maps, whether they were there before).
