@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::{TestLab, lb_program};
-use crate::ledger::{Ledger, Place};
 use crate::patience::{PATIENCE, wait_for};
 
 /// The Service of [`TestNode::serve`].
@@ -36,7 +35,6 @@ const PORT: u16 = 8080;
 /// A node with a client and servers, gone when dropped; every packet must be accounted for then.
 #[derive(Debug)]
 pub struct TestNode {
-    ledger: OnceLock<Ledger>,
     lab: TestLab,
     node: Node,
     client: Namespace,
@@ -64,7 +62,7 @@ impl TestNode {
             .expect("a client");
         let folder = TempDir::new().expect("a folder");
         fs::create_dir(folder.path().join("manifests")).expect("a folder");
-        let mut this = Self { ledger: OnceLock::new(), lab, node, client, folder, servers: Vec::new() };
+        let mut this = Self { lab, node, client, folder, servers: Vec::new() };
         for _ in 0..servers {
             this.add_server();
         }
@@ -265,15 +263,9 @@ impl TestNode {
         let own_pins = !arguments.contains(&"--pin-dir");
         if own_pins {
             // Of the first agent; a later one takes over its programs and counters.
-            self.ledger.get_or_init(|| self.accounts(Ledger::open));
+            self.lab.open_books();
         }
         agent
-    }
-
-    /// Hands the place that packets are counted in to `what`.
-    fn accounts<T>(&self, what: impl FnOnce(&Place<'_>) -> T) -> T {
-        let lb = |arguments: &[&str]| self.lb(arguments);
-        what(&Place { node: self.node.namespace(), pins: &self.pin_dir(), lb: &lb })
     }
 
     /// What is in the agent's tables.
@@ -335,14 +327,6 @@ impl TestNode {
         let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
         let mut pairs = names.split(' ').zip(values.split(' '));
         pairs.find(|(name, _)| *name == "TCPSynRetrans").expect("a counter").1.parse().expect("a number")
-    }
-}
-
-impl Drop for TestNode {
-    fn drop(&mut self) {
-        if let (Some(ledger), false) = (self.ledger.get(), thread::panicking()) {
-            assert_eq!(self.accounts(|place| ledger.close(place)), Ok(()), "packets are not accounted for");
-        }
     }
 }
 

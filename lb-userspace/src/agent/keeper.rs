@@ -149,6 +149,11 @@ impl Keeper {
         self.forwarding = forwarding;
     }
 
+    /// How it forwards where the hook allows.
+    pub(super) fn forwarding(&self) -> Forwarding {
+        self.forwarding
+    }
+
     fn flags(&self, link: &Link, forwarding: Forwarding) -> u16 {
         let external = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
         let peer = if link.to_elsewhere { iface_flag::PEER } else { 0 };

@@ -23,7 +23,7 @@ use super::sockets::Sockets;
 use super::wanted::Wanted;
 use crate::dataplane::{self, Attacher, PinDir};
 use crate::dns::Dns;
-use crate::forwarding::{self, Forwarding, Rules, RulesError};
+use crate::forwarding::Forwarding;
 use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
 use crate::model::allocate::Allocator;
@@ -62,8 +62,6 @@ struct Agent<'a> {
     wanted: Wanted,
     keeper: Keeper,
     network: Network,
-    /// What was found of the host's packet rules the last time.
-    rules: Result<Rules, RulesError>,
     health: Health,
     dns: Option<Dns>,
     sockets: Option<Sockets>,
@@ -115,9 +113,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     for address in &args.dns_listen {
         info!("answering DNS on {address}");
     }
-    let rules = forwarding::look();
     let mut rule_changes = Changes::of(args.forwarding);
-    let chosen = Forwarding::choose(args.forwarding, &rules);
+    let (chosen, rules) = Forwarding::decide(args.forwarding);
     report(chosen, &rules);
     let mut agent = Agent {
         args,
@@ -126,7 +123,6 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         wanted: Wanted::new(source, allocator),
         keeper: Keeper::new(attacher, &args.iface, &args.external_iface, args.hook, chosen),
         network,
-        rules,
         health,
         dns,
         sockets: None,
@@ -299,14 +295,12 @@ impl Agent<'_> {
 
     /// Looks at the host's packet rules again; they decide who forwards.
     fn rules_changed(&mut self) {
-        let rules = forwarding::look();
-        let chosen = Forwarding::choose(self.args.forwarding, &rules);
-        if chosen != Forwarding::choose(self.args.forwarding, &self.rules) {
+        let (chosen, rules) = Forwarding::decide(self.args.forwarding);
+        if chosen != self.keeper.forwarding() {
             report(chosen, &rules);
             self.keeper.forward(chosen);
             self.keep_interfaces();
         }
-        self.rules = rules;
     }
 
     /// Tells the programs at sockets about network namespaces.

@@ -18,23 +18,11 @@ use super::target::Question;
 use crate::dataplane::{self, Hook, LinkKind, Outcome, PinDir, Rehearsal};
 use crate::maps::{Entry, KernelStore, MapStore};
 use crate::model::desired::Family;
+use crate::plan::Tables;
 use crate::show::clock;
 
-/// What both answers start from, besides the flows of the packet's family.
-const TABLES: [Table; 12] = [
-    Table::FrontendsV4,
-    Table::FrontendsV6,
-    Table::Slots,
-    Table::Backends,
-    Table::ServiceNames,
-    Table::Classes,
-    Table::Filter,
-    Table::SourceRanges,
-    Table::Settings,
-    Table::Affinity,
-    Table::Turns,
-    Table::OpenFlows,
-];
+/// What both answers start from, besides the planner's tables and the flows of the packet's family.
+const STATE: [Table; 3] = [Table::Affinity, Table::Turns, Table::OpenFlows];
 
 /// One thing on which the answers may differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -103,7 +91,7 @@ impl Live {
         let now = clock::now(self.config.ticks_per_second).context("cannot read the kernel's clock")?;
         let memory = Memory::new().with_config(self.config);
         memory.set_now(now);
-        for table in TABLES.into_iter().chain([flows]) {
+        for table in Tables::ALL.into_iter().chain(STATE).chain([flows]) {
             let entries = self.store.dump(table)?;
             for (key, value) in &entries {
                 memory.update(table, key, value);

@@ -93,6 +93,12 @@ impl Forwarding {
         Self { direct, reason }
     }
 
+    /// Looks at the host's rules, where they matter, and decides.
+    pub fn decide(choice: ForwardingChoice) -> (Self, Result<Rules, RulesError>) {
+        let rules = if choice == ForwardingChoice::Auto { look() } else { Ok(Rules::default()) };
+        (Self::choose(choice, &rules), rules)
+    }
+
     /// The same on an interface whose program is at `hook`.
     #[must_use]
     pub const fn at(self, hook: Hook) -> Self {

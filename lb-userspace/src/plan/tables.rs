@@ -92,6 +92,19 @@ fn put<T: Clone + Default>(list: &mut Vec<T>, index: u32, value: T) {
 }
 
 impl Tables {
+    /// Those that the planner reads and writes.
+    pub const ALL: [Table; 9] = [
+        Table::FrontendsV4,
+        Table::FrontendsV6,
+        Table::Slots,
+        Table::Backends,
+        Table::ServiceNames,
+        Table::Classes,
+        Table::Filter,
+        Table::SourceRanges,
+        Table::Settings,
+    ];
+
     /// Reads them.
     ///
     /// # Errors

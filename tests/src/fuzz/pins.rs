@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lb_common::tables::Table;
 use lb_userspace::maps::{MapStore, MemoryStore};
 use lb_userspace::model::desired::{Desired, Protocol};
 use lb_userspace::plan::{Limits, Numbers, Options, Planner, Tables};
@@ -12,19 +11,6 @@ use lb_userspace::plan::{Limits, Numbers, Options, Planner, Tables};
 use super::input::Input;
 use crate::rows::net::{Net, surroundings};
 use crate::rows::service::Svc;
-
-/// Tables that the agent reads back.
-const TABLES: [Table; 9] = [
-    Table::FrontendsV4,
-    Table::FrontendsV6,
-    Table::Slots,
-    Table::Backends,
-    Table::ServiceNames,
-    Table::Classes,
-    Table::SourceRanges,
-    Table::Settings,
-    Table::Filter,
-];
 
 fn wrong(error: impl std::error::Error) -> String {
     error.to_string()
@@ -56,7 +42,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(), String> {
     let mut store = fresh.clone();
     let mut input = Input(bytes);
     while !input.is_empty() {
-        let table = input.pick(&TABLES);
+        let table = input.pick(&Tables::ALL);
         let spec = table.spec();
         let entries = store.dump(table).map_err(wrong)?;
         let how = input.byte();
@@ -99,7 +85,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(), String> {
 /// Some damage to each table.
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![Vec::new()];
-    for table in 0..TABLES.len() as u8 {
+    for table in 0..Tables::ALL.len() as u8 {
         seeds.push(vec![table, 0, 0, 3, 0xff, table, 0, 1, 12, 1]);
         seeds.push([&[table, 1][..], &[1; 48]].concat());
         seeds.push(vec![table, 6, 0, 0, 0]);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use lb_common::tables::Table;
 use proptest::prelude::*;
 
 use super::build::*;
@@ -301,17 +300,7 @@ fn edits_between(before: &Desired, after: &Desired) -> Vec<crate::model::desired
 
 /// Changes one byte of one entry, of its key or of its value.
 fn spoil(store: &mut MemoryStore, table: u8, entry: u16, byte: u16, value: u8) {
-    const TABLES: [Table; 8] = [
-        Table::FrontendsV4,
-        Table::FrontendsV6,
-        Table::Slots,
-        Table::Backends,
-        Table::ServiceNames,
-        Table::Classes,
-        Table::SourceRanges,
-        Table::Settings,
-    ];
-    let table = TABLES[usize::from(table) % TABLES.len()];
+    let table = Tables::ALL[usize::from(table) % Tables::ALL.len()];
     let entries = store.dump(table).unwrap();
     if entries.is_empty() {
         return;
