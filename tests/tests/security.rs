@@ -40,10 +40,13 @@ fn the_agent_keeps_the_capabilities_it_needs() {
         assert_eq!(status(&agent, field), set(&[]), "{field}");
     }
     assert_eq!(status(&agent, "NoNewPrivs"), "1");
+    // 2 is a filter of system calls.
+    assert_eq!(status(&agent, "Seccomp"), "2");
     // Every thread of it.
     for thread in fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap() {
         let text = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
         assert!(text.contains(&format!("CapEff:\t{needed}")), "{text}");
+        assert!(text.contains("Seccomp:\t2\n"), "{text}");
     }
     // They are enough for what comes later.
     net.ip("link add veth-late type veth peer name other");

@@ -253,14 +253,15 @@ impl Flood {
         // No UDP checksum: this may not be wrong in IPv4.
         packet[26..28].fill(0);
         let packet = packet.try_into().expect("as long as these");
-        Self { wire, to: to.into(), packet, next: number << 23 }
+        Self { wire, to: to.into(), packet, next: number << 22 }
     }
 
     fn send(&mut self) {
         for number in self.next..self.next + BURST {
-            // All different: an odd factor only mixes. The kernel fills in the header's checksum.
-            let [_, host, high, low] = (number.wrapping_mul(0x9e37_79b1) & 0x00ff_ffff).to_be_bytes();
-            self.packet[15] = host;
+            // All different: an odd factor only mixes. The backend's address is below 128. The kernel fills in the
+            // header's checksum.
+            let [_, host, high, low] = (number.wrapping_mul(0x9e37_79b1) & 0x007f_ffff).to_be_bytes();
+            self.packet[15] = 128 | host;
             self.packet[20..22].copy_from_slice(&[high, low]);
             sendto(self.wire.as_raw_fd(), &self.packet, &self.to, MsgFlags::empty()).expect("sends");
         }

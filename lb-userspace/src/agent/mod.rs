@@ -1,11 +1,12 @@
 //! The agent: `lb run`.
 //!
 //! [`args`] is the command line, [`network`] tells what interfaces and addresses there are, [`keeper`] holds the
-//! programs on the right interfaces, [`rules`] follows the host's packet rules, [`privileges`] is what it may do,
+//! programs on the right interfaces, [`rules`] follows the host's packet rules, [`privileges`] and [`fence`] are what it may do,
 //! [`wanted`] reads manifests as they change and makes the desired state of them, [`run`] is the loop that brings changes
 //! into the kernel.
 
 pub(crate) mod args;
+mod fence;
 mod keeper;
 mod memory;
 mod network;
@@ -38,6 +39,7 @@ pub(crate) fn surroundings() -> anyhow::Result<(Vec<Interface>, Vec<IpAddr>)> {
 pub fn execute(args: &Args) -> anyhow::Result<()> {
     run::mount_bpffs(&args.pin_dir)?;
     privileges::give_up(args.sockets.capabilities())?;
+    fence::close()?;
     // One thread: everything it does is short, and map changes keep their order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run::run(args))
