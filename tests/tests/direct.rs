@@ -10,7 +10,7 @@ use lb_tests::patience::wait_for;
 use lb_tests::scene::kernel_counter;
 use lb_userspace::lab::netns::Namespace;
 use lb_userspace::lab::topology::{GATEWAY_V4, GATEWAY_V6};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const AGENT: [&str; 2] = ["--hook", "tc"];
 /// What the kernel counts of packets that it forwards.
@@ -176,4 +176,29 @@ fn packets_too_long_for_the_next_link_are_answered() {
         let learned = run(net.client(), &format!("ip route get {route}"));
         assert!(learned.contains("mtu 1300"), "{learned}");
     }
+}
+
+/// A queue on the node's end of a pod's wire, which may be there to limit the pod, is not passed by.
+#[test]
+fn queues_see_what_they_are_for() {
+    let net = TestNode::new(1);
+    net.serve(&[0]);
+    let _agent = net.agent(&[&AGENT[..], &["--forwarding", "direct"]].concat());
+    let mut talks = [VIP4, VIP6].map(|vip| reach(&net, vip, 0));
+    let node = net.node().namespace();
+    run(node, "tc qdisc add dev veth-s0 root pfifo");
+    let before = forwarded(node);
+    for talk in &mut talks {
+        let packets = || {
+            let queues = run(node, "tc -s -j qdisc show dev veth-s0 root");
+            let queues: Value = serde_json::from_str(&queues).unwrap();
+            queues[0]["packets"].as_u64().unwrap()
+        };
+        let start = packets();
+        wait_for("packets in the queue", || {
+            talk.say("hello").unwrap();
+            packets() > start
+        });
+    }
+    assert_eq!(forwarded(node), before, "{FORWARDED:?}");
 }

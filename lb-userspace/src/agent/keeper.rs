@@ -156,7 +156,8 @@ impl Keeper {
 
     fn flags(&self, link: &Link, forwarding: Forwarding) -> u16 {
         let external = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
-        let peer = if link.to_elsewhere { iface_flag::PEER } else { 0 };
+        // Put in at the other end, they would go past the queue.
+        let peer = if link.to_elsewhere && !link.queue { iface_flag::PEER } else { 0 };
         external | peer | forwarding.flags()
     }
 

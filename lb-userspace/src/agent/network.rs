@@ -23,6 +23,8 @@ pub(super) struct Link {
     pub(super) physical: bool,
     /// A veth whose other end is in another network namespace.
     pub(super) to_elsewhere: bool,
+    /// Packets going out wait in a queue, perhaps one that limits them.
+    pub(super) queue: bool,
 }
 
 /// What there is now.
@@ -47,6 +49,7 @@ impl Watcher {
     pub(super) fn new() -> anyhow::Result<Self> {
         let groups = [
             MulticastGroup::Link,
+            MulticastGroup::Tc,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Route,
@@ -74,7 +77,8 @@ impl Watcher {
         for message in links {
             let ifindex = message.header.index;
             let loopback = message.header.flags.contains(LinkFlags::Loopback);
-            let mut link = Link { ifindex, name: String::new(), physical: true, to_elsewhere: false };
+            let mut link =
+                Link { ifindex, name: String::new(), physical: true, to_elsewhere: false, queue: false };
             let (mut veth, mut elsewhere) = (false, false);
             for attribute in message.attributes {
                 match attribute {
@@ -86,6 +90,7 @@ impl Watcher {
                     }
                     // Left out where both ends are here.
                     LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                    LinkAttribute::Qdisc(name) => link.queue = name != "noqueue",
                     _ => {}
                 }
             }
