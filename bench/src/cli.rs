@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::machine::Machine;
 use crate::report::{self, Results};
-use crate::{packet, path, scale};
+use crate::{packet, path, scale, tables};
 
 /// Measures lb, as ratios in one run.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ pub(crate) struct Cli {
 enum What {
     /// What a packet costs each program
     Packet,
+    /// What the kernel's hash tables would cost as the flow table
+    Tables,
     /// What traffic costs between pods
     Path,
     /// What many Services cost
@@ -64,6 +66,11 @@ impl Cli {
             let rounds = if self.quick { 2 } else { 9 };
             results.packet =
                 Some(packet::measure(packet::Effort { rounds, seed: self.seed, only: self.case.clone() })?);
+        }
+        if matches!(self.what, What::Tables | What::All) {
+            eprintln!("tables: what the kernel's hash tables would cost as the flow table");
+            let rounds = if self.quick { 3 } else { 15 };
+            results.tables = Some(tables::measure(tables::Effort { rounds, seed: self.seed })?);
         }
         if matches!(self.what, What::Path | What::All) {
             eprintln!("path: what traffic costs between pods");

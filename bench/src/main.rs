@@ -8,6 +8,7 @@ mod agent;
 mod bpf;
 mod cli;
 mod cpus;
+mod insn;
 mod machine;
 mod manifests;
 mod packet;
@@ -15,6 +16,7 @@ mod path;
 mod report;
 mod sample;
 mod scale;
+mod tables;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {

@@ -8,7 +8,7 @@ use crate::{packages, step};
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to measure: packet, path, scale or all
+    /// What to measure: packet, tables, path, scale or all
     #[arg(default_value = "all")]
     what: String,
     /// Fewer rounds: within a minute, less exact, and docs/benchmarks.md stays as it is

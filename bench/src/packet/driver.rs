@@ -11,26 +11,20 @@ use lb_userspace::maps::KernelMap;
 
 use super::hook::Hook;
 use crate::bpf::{self, Insn, Ran};
+use crate::insn::{
+    EXIT, MAP_LOOKUP_ELEM, R0, R1, R2, R3, STACK, TAIL_CALL, add, and, call, copy, jump_if, jump_if_above,
+    load_double, load_word, map, move_constant, shift_right, store_double, store_half, store_word, value,
+};
 
 /// Where headers begin: behind the Ethernet header, which nobody changes.
-const NETWORK: usize = 14;
+pub(crate) const NETWORK: usize = 14;
 /// What the driver returns when it could not jump.
-const NOT_RUN: i32 = 99;
+pub(crate) const NOT_RUN: i32 = 99;
 
-// Registers.
-const R0: u8 = 0;
-const R1: u8 = 1;
-const R2: u8 = 2;
-const R3: u8 = 3;
 const CONTEXT: u8 = 6;
 const DATA: u8 = 7;
 const END: u8 = 8;
 const COUNT: u8 = 9;
-const STACK: u8 = 10;
-
-// Helpers.
-const MAP_LOOKUP_ELEM: i32 = 1;
-const TAIL_CALL: i32 = 12;
 
 /// Bits of a header that make a flow new, by their offsets in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,58 +120,8 @@ pub(crate) fn noop(hook: Hook) -> io::Result<OwnedFd> {
     bpf::load("bench_noop", hook.kind(), &[move_constant(R0, hook.pass() as i32), EXIT])
 }
 
-fn insn(code: u8, dst: u8, src: u8, offset: i16, constant: i32) -> Insn {
-    Insn { code, registers: src << 4 | dst, offset, constant }
-}
-
-const EXIT: Insn = Insn { code: 0x95, registers: 0, offset: 0, constant: 0 };
-
-fn move_constant(dst: u8, constant: i32) -> Insn {
-    insn(0xb7, dst, 0, 0, constant)
-}
-
-fn copy(dst: u8, src: u8) -> Insn {
-    insn(0xbf, dst, src, 0, 0)
-}
-
-fn add(dst: u8, constant: i32) -> Insn {
-    insn(0x07, dst, 0, 0, constant)
-}
-
-fn load_word(dst: u8, src: u8, offset: i16) -> Insn {
-    insn(0x61, dst, src, offset, 0)
-}
-
-fn load_double(dst: u8, src: u8, offset: i16) -> Insn {
-    insn(0x79, dst, src, offset, 0)
-}
-
-fn store_half(dst: u8, src: u8, offset: usize) -> Insn {
-    insn(0x6b, dst, src, offset as i16, 0)
-}
-
-fn store_word(dst: u8, src: u8, offset: i16) -> Insn {
-    insn(0x63, dst, src, offset, 0)
-}
-
-fn store_double(dst: u8, src: u8, offset: usize) -> Insn {
-    insn(0x7b, dst, src, offset as i16, 0)
-}
-
-fn call(helper: i32) -> Insn {
-    insn(0x85, 0, 0, 0, helper)
-}
-
-/// A 64-bit constant of two instructions: a map (`BPF_PSEUDO_MAP_FD`), or the address of its only value
-/// (`BPF_PSEUDO_MAP_VALUE`).
-fn map(dst: u8, pseudo: u8, fd: i32) -> [Insn; 2] {
-    [insn(0x18, dst, pseudo, 0, fd), insn(0, 0, 0, 0, 0)]
-}
-
 /// The driver's instructions.
 fn instructions(hook: Hook, headers: &Headers, target: &KernelMap) -> Vec<Insn> {
-    const MAP: u8 = 1;
-    const VALUE: u8 = 2;
     let (data, data_end) = hook.pointers();
     let mut code = vec![
         copy(CONTEXT, R1),
@@ -187,32 +131,32 @@ fn instructions(hook: Hook, headers: &Headers, target: &KernelMap) -> Vec<Insn> 
         add(R2, (NETWORK + headers.words * 8) as i32),
     ];
     let mut leave = vec![code.len()];
-    code.push(insn(0x2d, R2, END, 0, 0)); // if r2 > end
-    code.extend(map(R1, VALUE, bpf::number(&headers.counter)));
+    code.push(jump_if_above(R2, END));
+    code.extend(value(R1, &headers.counter));
     code.push(load_double(COUNT, R1, 0));
     code.push(copy(R3, COUNT));
     code.push(add(R3, 1));
     code.push(store_double(R1, R3, 0));
     code.push(copy(R2, COUNT));
-    code.push(insn(0x57, R2, 0, 0, (headers.entries - 1) as i32)); // r2 &= …
+    code.push(and(R2, (headers.entries - 1) as i32));
     code.push(store_word(STACK, R2, -4));
     code.push(copy(R2, STACK));
     code.push(add(R2, -4));
-    code.extend(map(R1, MAP, bpf::number(&headers.map)));
+    code.extend(map(R1, &headers.map));
     code.push(call(MAP_LOOKUP_ELEM));
     leave.push(code.len());
-    code.push(insn(0x15, R0, 0, 0, 0)); // if r0 == 0
+    code.push(jump_if(R0, 0));
     for word in 0..headers.words {
         code.push(load_double(R1, R0, word as i16 * 8));
-        code.push(store_double(DATA, R1, NETWORK + word * 8));
+        code.push(store_double(DATA, R1, (NETWORK + word * 8) as i16));
     }
     if let Some(fresh) = headers.fresh {
-        code.push(store_half(DATA, COUNT, fresh.port));
-        code.push(insn(0x77, COUNT, 0, 0, 16)); // r9 >>= 16
-        code.push(store_half(DATA, COUNT, fresh.address));
+        code.push(store_half(DATA, COUNT, fresh.port as i16));
+        code.push(shift_right(COUNT, 16));
+        code.push(store_half(DATA, COUNT, fresh.address as i16));
     }
     code.push(copy(R1, CONTEXT));
-    code.extend(map(R2, MAP, bpf::number(target)));
+    code.extend(map(R2, target));
     code.push(move_constant(R3, 0));
     code.push(call(TAIL_CALL));
     let end = code.len();

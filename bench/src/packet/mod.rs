@@ -1,10 +1,10 @@
 //! `packet`: what one packet costs each program, by `BPF_PROG_TEST_RUN`.
 
-mod case;
-mod driver;
+pub(crate) mod case;
+pub(crate) mod driver;
 pub(crate) mod growth;
-mod hook;
-mod world;
+pub(crate) mod hook;
+pub(crate) mod world;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,11 +28,11 @@ use crate::cpus;
 use crate::sample::{Random, Spread};
 
 /// Packets of a sample with a program that does nothing: what a call costs by itself, give or take, is then a small part.
-const IDLE_PACKETS: u32 = 131_072;
+pub(crate) const IDLE_PACKETS: u32 = 131_072;
 /// Least packets of a sample with ours.
 const PACKETS: u32 = 65_536;
 /// Packets of a sample of new flows.
-const NEW_FLOWS: u32 = 16_384;
+pub(crate) const NEW_FLOWS: u32 = 16_384;
 /// Pods behind each Service.
 const BACKENDS: u8 = 16;
 /// Packets before a sample of new flows is timed.
@@ -115,7 +115,7 @@ fn cpu_time() -> io::Result<Duration> {
 }
 
 /// CPU time of `body`, in ns.
-fn timed(body: impl FnOnce() -> io::Result<()>) -> io::Result<f64> {
+pub(crate) fn timed(body: impl FnOnce() -> io::Result<()>) -> io::Result<f64> {
     let before = cpu_time()?;
     body()?;
     Ok((cpu_time()? - before).as_nanos() as f64)
@@ -127,7 +127,7 @@ pub(crate) fn measure(effort: Effort) -> anyhow::Result<Report> {
 }
 
 /// Does `body` on a thread that stays on one CPU: what follows wants all of them.
-fn on_one_cpu<T: Send>(body: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+pub(crate) fn on_one_cpu<T: Send>(body: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             cpus::set(Pid::from_raw(0), &cpus::one()?).context("stay on one CPU")?;

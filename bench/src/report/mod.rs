@@ -5,6 +5,7 @@ mod path;
 mod plot;
 mod scale;
 mod section;
+mod tables;
 mod targets;
 
 use std::fmt::Write as _;
@@ -20,6 +21,7 @@ use crate::packet::Report as Packet;
 use crate::path::Report as PathReport;
 use crate::sample::Spread;
 use crate::scale::Report as Scale;
+use crate::tables::Report as Tables;
 
 /// Version of the keys of [`Results`].
 const SCHEMA: u32 = 1;
@@ -35,6 +37,9 @@ pub(crate) struct Results {
     /// `packet`, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packet: Option<Packet>,
+    /// `tables`, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tables: Option<Tables>,
     /// `path`, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathReport>,
@@ -46,7 +51,7 @@ pub(crate) struct Results {
 impl Results {
     /// None yet.
     pub(crate) fn new(quick: bool, machine: Machine) -> Self {
-        Self { schema: SCHEMA, quick, machine, packet: None, path: None, scale: None }
+        Self { schema: SCHEMA, quick, machine, packet: None, tables: None, path: None, scale: None }
     }
 }
 
@@ -61,6 +66,9 @@ fn sections(results: &Results) -> Vec<Section> {
     let mut sections = Vec::new();
     if let Some(report) = &results.packet {
         sections.push(packet::section(report));
+    }
+    if let Some(report) = &results.tables {
+        sections.push(tables::section(report));
     }
     if let Some(report) = &results.path {
         sections.push(path::section(report));

@@ -1,7 +1,10 @@
 //! `lb-fuzz MINUTES [TARGET] [--seed N]`: runs targets for so long, one after another; what is found is written to
 //! `tests/crashes/<target>/`. `cargo xtask fuzz` calls it.
+//!
+//! `lb-fuzz --seeds fuzz/corpus` writes the inputs to begin with where `cargo fuzz run` looks for them.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,12 +16,28 @@ use lb_tests::fuzz::{TARGETS, Target};
 #[derive(Debug, Parser)]
 struct Args {
     /// Minutes for each target
-    minutes: f64,
+    #[arg(required_unless_present = "seeds")]
+    minutes: Option<f64>,
     /// One target only
     target: Option<String>,
     /// Where random numbers begin; by default the time
     #[arg(long)]
     seed: Option<u64>,
+    /// Only writes the inputs to begin with to DIR/<target>/, for other fuzzers
+    #[arg(long, value_name = "DIR")]
+    seeds: Option<PathBuf>,
+}
+
+/// Writes inputs to begin with, and what was found.
+fn write_seeds(target: &Target, folder: &Path) -> anyhow::Result<()> {
+    let folder = folder.join(target.name);
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let found = target.found().into_iter().map(|(_, bytes)| bytes);
+    for (number, seed) in (target.seeds)().into_iter().chain(found).enumerate() {
+        let path = folder.join(format!("seed-{number}"));
+        fs::write(&path, seed).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Runs one target; how much it found.
@@ -44,7 +63,7 @@ fn fuzz(target: &Target, time: Duration, seed: u64) -> anyhow::Result<usize> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let time = Duration::try_from_secs_f64(args.minutes * 60.0).context("the minutes")?;
+    let time = Duration::try_from_secs_f64(args.minutes.unwrap_or_default() * 60.0).context("the minutes")?;
     let seed = args.seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs()));
     let targets: Vec<Target> = match &args.target {
         Some(name) => {
@@ -53,6 +72,10 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         None => TARGETS.to_vec(),
     };
+    if let Some(folder) = &args.seeds {
+        targets.iter().try_for_each(|target| write_seeds(target, folder))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut found = 0;
     for target in targets {
         found += fuzz(&target, time, seed)?;

@@ -20,16 +20,19 @@ pub struct Host {
 impl Host {
     /// Empty tables, and a clock that is about to wrap.
     pub fn new() -> Self {
-        let memory = Memory::new();
-        memory.set_now(u32::MAX - 500);
-        Self { tables: HostTables(memory) }
+        Self::begin(Memory::new())
     }
 
     /// The same with flow tables of `sets` sets, a power of two above 1.
     pub fn with_flow_sets(sets: u32) -> Self {
         let mut config = Config::with_ticks_per_second(100);
         (config.flow_mask_v4, config.flow_mask_v6) = (sets - 1, sets - 1);
-        let memory = Memory::new().with_config(config);
+        Self::begin(Memory::new().with_config(config))
+    }
+
+    /// The clock is about to go round.
+    fn begin(memory: Memory) -> Self {
+        memory.set_now(u32::MAX - 500);
         Self { tables: HostTables(memory) }
     }
 

@@ -27,6 +27,9 @@ fn differ<T: PartialEq + Debug>(one: T, other: T, what: impl FnOnce() -> String)
     if one == other { Err(format!("{}: not {one:?}", what())) } else { Ok(()) }
 }
 
+/// Sets of each flow table: more than any sequence fills.
+const FLOW_SETS: u32 = 4_096;
+
 /// Who calls whom: protocol, source, destination.
 type Ends = (u8, At, At);
 
@@ -109,7 +112,8 @@ impl Watch<'_> {
 /// # Errors
 /// What does not hold, for people.
 pub fn watch(sequence: &dyn Sequence) -> Result<(), String> {
-    let mut host = Host::new();
+    // Large tables take longer to make than sequences to run.
+    let mut host = Host::with_flow_sets(FLOW_SETS);
     let limits = limits(&mut host).map_err(wrong)?;
     let player = Player::new(&mut host, limits).map_err(wrong)?;
     let mut watch = Watch { player, forwarded: Vec::new(), flows: HashMap::new() };
