@@ -25,7 +25,8 @@ pub(crate) struct Cli {
     /// Folder of benchmarks.md and its plots
     #[arg(long, value_name = "DIR")]
     docs: PathBuf,
-    /// Of `packet`, only cases whose names contain this, as `xdp IPv4 TCP established-1`; no document is written
+    /// Of `packet`, only cases whose names contain this, as `xdp IPv4 TCP established-1`; of `path`, `direct` and contenders
+    /// whose names contain this, or one of several with commas between. No document is written
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
     /// Seed of the order of rounds and packets
@@ -76,7 +77,12 @@ impl Cli {
             eprintln!("path: what traffic costs between pods");
             let (rounds, millis) = if self.quick { (3, 60) } else { (9, 300) };
             let sample = Duration::from_millis(millis);
-            results.path = Some(path::measure(path::Effort { rounds, sample, seed: self.seed })?);
+            results.path = Some(path::measure(&path::Effort {
+                rounds,
+                sample,
+                seed: self.seed,
+                only: self.case.clone(),
+            })?);
         }
         if matches!(self.what, What::Scale | What::All) {
             results.scale = Some(scale::measure(scale::Effort { quick: self.quick, seed: self.seed })?);

@@ -35,9 +35,7 @@ impl TestCgroup {
                 .expect("a kernel with cgroup2");
             folder.path().to_owned()
         });
-        let own = fs::read_to_string("/proc/self/cgroup").expect("the test's cgroup");
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("one of cgroup2").to_owned();
-        let path = root.join(own).join(name);
+        let path = own(&root).join(name);
         fs::create_dir(&path).expect("a cgroup");
         let this = Self { path, mount: own_mount };
         fs::write(this.path.join("cgroup.type"), "threaded").expect("a cgroup of threads");
@@ -88,6 +86,15 @@ impl TestCgroup {
         command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(&self.path).arg(program);
         command
     }
+}
+
+/// The directory of this process's cgroup, with cgroup2 mounted at `root`.
+///
+/// # Panics
+/// On a kernel without cgroup2.
+pub fn own(root: &Path) -> PathBuf {
+    let own = fs::read_to_string("/proc/self/cgroup").expect("this process's cgroup");
+    root.join(own.lines().find_map(|line| line.strip_prefix("0::/")).expect("one of cgroup2"))
 }
 
 impl Drop for TestCgroup {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddrV4;
 
+use anyhow::Context;
+
 use super::rules::{self, ours};
 use super::stage::{SERVER, Stage};
 use super::{iptables, nftables};
@@ -26,12 +28,18 @@ pub(crate) enum Contender {
     Iptables(u32),
 }
 
+/// The option by which sockets dial backends, which is for the client's cgroup only.
+const SOCKET_LB: &str = "--socket-lb";
+/// The hook for which pods are wired in another way.
+const XDP: &str = "xdp";
+
 /// Everybody, and whether it is measured with large packets as well.
-pub(crate) const ALL: [(Contender, bool); 9] = [
+pub(crate) const ALL: [(Contender, bool); 10] = [
     (Contender::Direct, true),
     (agent("lb-tc-direct", &["--hook", "tc", "--forwarding", "direct"]), true),
     (agent("lb-tc-kernel", &["--hook", "tc", "--forwarding", "kernel"]), false),
-    (agent("lb-xdp", &["--hook", "xdp"]), true),
+    (agent("lb-socket", &["--hook", "tc", "--forwarding", "direct", SOCKET_LB, "on"]), true),
+    (agent("lb-xdp", &["--hook", XDP]), true),
     (agent("lb-xdp-generic", &["--hook", "xdp-generic"]), false),
     (Contender::Nftables(1), true),
     (Contender::Nftables(5_000), false),
@@ -54,6 +62,11 @@ impl Contender {
         }
     }
 
+    /// Whether pods are to be wired for native XDP, as `lb lab up --hook xdp` does.
+    pub(crate) fn native_xdp(self) -> bool {
+        matches!(self, Self::Agent { arguments, .. } if arguments.contains(&XDP))
+    }
+
     /// What the client dials.
     pub(crate) fn target(self) -> SocketAddrV4 {
         match self {
@@ -64,13 +77,21 @@ impl Contender {
     }
 
     /// Puts it to work on a stage's node.
-    pub(crate) fn set_up(self, stage: &Stage) -> anyhow::Result<Option<Agent>> {
+    pub(crate) fn set_up(self, stage: &mut Stage) -> anyhow::Result<Option<Agent>> {
         match self {
             Self::Direct => {}
             Self::Agent { arguments, .. } => {
                 let folder = stage.folder().join("manifests");
                 manifests::write(&folder, 1, |_| vec![SERVER])?;
-                let arguments = [&["--iface", "veth*"], arguments].concat();
+                let mut arguments = [&["--iface", "veth*"], arguments].concat();
+                let cgroup = if arguments.contains(&SOCKET_LB) {
+                    Some(stage.make_cgroup().to_str().context("a cgroup with a plain path")?.to_owned())
+                } else {
+                    None
+                };
+                if let Some(cgroup) = &cgroup {
+                    arguments.extend(["--cgroup", cgroup]);
+                }
                 let agent = Agent::start(stage.node(), stage.name(), &folder, stage.folder(), &arguments)?;
                 return Ok(Some(agent));
             }

@@ -77,11 +77,11 @@ pub(crate) struct Sample {
 
 /// Puts load on `target`, behind which is the stage's server, for a time.
 pub(crate) fn run(load: Load, stage: &Stage, target: SocketAddrV4, time: Duration) -> anyhow::Result<Sample> {
-    let (client, on) = (stage.client()?, load.cpus()?);
+    let on = load.cpus()?;
     stage.server()?.stay_on(&on).context("keep the server on some CPUs")?;
     let (ready, go) = (Barrier::new(load.clients() + 1), Barrier::new(load.clients() + 1));
     let one = || -> anyhow::Result<Work> {
-        let entered = client.enter();
+        let entered = stage.enter_client();
         let moved = cpus::set(Pid::from_raw(0), &on);
         // Whatever has failed, the others must not wait for ever.
         ready.wait();
@@ -207,8 +207,9 @@ mod tests {
     fn loads_get_through() {
         for (number, contender) in [Contender::Direct, Contender::Nftables(3)].into_iter().enumerate() {
             // Numbers of stages are the process's own.
-            let stage = Stage::new(100 + number, 1_500).expect("a stage (as root)");
-            let agent = contender.set_up(&stage).expect("the contender is set up");
+            let mut stage =
+                Stage::new(100 + number, 1_500, contender.native_xdp()).expect("a stage (as root)");
+            let agent = contender.set_up(&mut stage).expect("the contender is set up");
             assert!(agent.is_none());
             for load in Load::ALL {
                 let sample = run(load, &stage, contender.target(), Duration::from_millis(5));

@@ -28,7 +28,7 @@ const JUMBO_MTU: u32 = 9_000;
 const WARM_UP: u32 = 4;
 
 /// How much to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Effort {
     /// Rounds.
     pub(crate) rounds: usize,
@@ -36,6 +36,16 @@ pub(crate) struct Effort {
     pub(crate) sample: Duration,
     /// Seed of every order.
     pub(crate) seed: u64,
+    /// Only contenders whose names contain one of these words (commas between), and `direct`.
+    pub(crate) only: Option<String>,
+}
+
+impl Effort {
+    fn wants(&self, contender: Contender) -> bool {
+        let name = contender.name();
+        let named = |only: &str| only.split(',').any(|word| name.contains(word));
+        contender == Contender::Direct || self.only.as_deref().is_none_or(named)
+    }
 }
 
 /// What came out.
@@ -105,16 +115,18 @@ struct Player {
 }
 
 /// Measures everybody.
-pub(crate) fn measure(effort: Effort) -> anyhow::Result<Report> {
+pub(crate) fn measure(effort: &Effort) -> anyhow::Result<Report> {
     stage::sweep().context("remove what an earlier run has left")?;
     let mut players = Vec::new();
     let mut skipped = Vec::new();
-    let wanted = ALL.iter().flat_map(|(contender, jumbo)| {
-        [Some(USUAL_MTU), jumbo.then_some(JUMBO_MTU)].into_iter().flatten().map(|mtu| (*contender, mtu))
-    });
+    let wanted =
+        ALL.iter().filter(|(contender, _)| effort.wants(*contender)).flat_map(|(contender, jumbo)| {
+            [Some(USUAL_MTU), jumbo.then_some(JUMBO_MTU)].into_iter().flatten().map(|mtu| (*contender, mtu))
+        });
     for (number, (contender, mtu)) in wanted.enumerate() {
-        let stage = Stage::new(number, mtu).context("make a client, a node and a server (as root)")?;
-        match contender.set_up(&stage) {
+        let mut stage = Stage::new(number, mtu, contender.native_xdp())
+            .context("make a client, a node and a server (as root)")?;
+        match contender.set_up(&mut stage) {
             Ok(agent) => {
                 let loads = if mtu == JUMBO_MTU { &[Load::Bulk][..] } else { &Load::ALL };
                 let loads = loads.iter().map(|load| (*load, Vec::new())).collect();
@@ -136,7 +148,7 @@ pub(crate) fn measure(effort: Effort) -> anyhow::Result<Report> {
     })
 }
 
-fn play(players: &mut [Player], effort: Effort) -> anyhow::Result<()> {
+fn play(players: &mut [Player], effort: &Effort) -> anyhow::Result<()> {
     let mut order: Vec<(usize, usize)> = players
         .iter()
         .enumerate()

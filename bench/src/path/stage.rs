@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use lb_tests::cgroup::{self, TestCgroup};
 use lb_userspace::lab::link::Netlink;
 use lb_userspace::lab::netns::Namespace;
 use lb_userspace::lab::topology::{Node, POD_INTERFACE};
+use lb_userspace::sockets::cgroup::mounts;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -35,15 +37,16 @@ pub(crate) struct Stage {
     client: Option<Namespace>,
     folder: TempDir,
     server: Option<Server>,
+    cgroup: Option<TestCgroup>,
 }
 
 impl Stage {
-    /// Makes the namespaces, with this MTU everywhere, and starts the server.
-    pub(crate) fn new(number: usize, mtu: u32) -> anyhow::Result<Self> {
+    /// Makes the namespaces, with this MTU everywhere and wired for native XDP if that is wanted, and starts the server.
+    pub(crate) fn new(number: usize, mtu: u32, native_xdp: bool) -> anyhow::Result<Self> {
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let folder = folder()?;
-        let node = Node::create(&node_name(&name), &[IpAddr::V4(NODE)])?;
-        let mut stage = Self { client: None, name, node, folder, server: None };
+        let node = Node::create(&node_name(&name), &[IpAddr::V4(NODE)])?.for_native_xdp(native_xdp);
+        let mut stage = Self { client: None, name, node, folder, server: None, cgroup: None };
         stage.client = Some(stage.add_pod(INTERFACES[0], CLIENT, mtu)?);
         let server = stage.add_pod(INTERFACES[1], SERVER, mtu)?;
         stage.server = Some(Server::start(&server, SocketAddrV4::new(SERVER, POD_PORT))?);
@@ -72,6 +75,19 @@ impl Stage {
     /// The client.
     pub(crate) fn client(&self) -> anyhow::Result<&Namespace> {
         self.client.as_ref().context("the stage has no client")
+    }
+
+    /// Makes a cgroup, in which the client's threads are from now on.
+    pub(crate) fn make_cgroup(&mut self) -> &Path {
+        self.cgroup.insert(TestCgroup::new(&self.name)).path()
+    }
+
+    /// Makes the calling thread one of the client's.
+    pub(crate) fn enter_client(&self) -> anyhow::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.enter().context("enter the client's cgroup")?;
+        }
+        Ok(self.client()?.enter()?)
     }
 
     /// The server.
@@ -138,10 +154,14 @@ pub(crate) fn sweep() -> anyhow::Result<()> {
         }
         Namespace::remove(name)?;
     }
-    for (folder, remove) in [
+    let mut places = vec![
         (PathBuf::from("/sys/fs/bpf"), agent::detach as fn(&Path) -> anyhow::Result<()>),
         (std::env::temp_dir(), |path| fs::remove_dir_all(path).context("remove a folder")),
-    ] {
+    ];
+    for mount in mounts().context("list mounts")? {
+        places.push((cgroup::own(&mount), |path| fs::remove_dir(path).context("remove a cgroup")));
+    }
+    for (folder, remove) in places {
         let entries = folder.read_dir().with_context(|| format!("read {}", folder.display()))?;
         for entry in entries.flatten() {
             if entry.file_name().to_str().is_some_and(left) {

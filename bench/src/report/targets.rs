@@ -71,7 +71,8 @@ pub(super) fn path(report: &Path) -> String {
         report.results.iter().find(|o| o.contender == contender && o.load == load && o.mtu == 1_500)
     };
     let cpu = |load| Some(of("lb-tc-direct", load)?.ratio.cpu.median);
-    let p50 = |load| Some(of("lb-tc-direct", load)?.ratio.p50?.median);
+    let p50_of = |contender, load| Some(of(contender, load)?.ratio.p50?.median);
+    let p50 = |load| p50_of("lb-tc-direct", load);
     let rules = |load| {
         let (ours, theirs) = (of("lb-tc-direct", load)?, of("nftables-5000", load)?);
         Some((theirs.p50_us?.median / ours.p50_us?.median, theirs.cpu.median / ours.cpu.median))
@@ -90,6 +91,12 @@ pub(super) fn path(report: &Path) -> String {
             "nftables-5000 against lb-tc-direct: connections, CPU time",
             1.25,
             connections.map(|(_, cpu)| cpu),
+        ),
+        at_most(
+            "lb-socket against direct: connections, p50",
+            1.03,
+            " ×",
+            p50_of("lb-socket", "connections-1"),
         ),
     ])
 }

@@ -51,7 +51,7 @@ pub(crate) fn live(
     manifests: &Path,
     changes: usize,
 ) -> anyhow::Result<Live> {
-    let stage = Stage::new(number, 1_500)?;
+    let stage = Stage::new(number, 1_500, false)?;
     // One Service more, in a file of its own.
     let write = |pod: Ipv4Addr| -> anyhow::Result<()> {
         let draft = stage.folder().join("draft");
