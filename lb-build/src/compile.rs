@@ -136,7 +136,7 @@ fn flags(action: Action, bpf_linker: &Path, arch: &str) -> String {
         format!("-Clinker={}", bpf_linker.display()),
         // Both for BTF, without which the kernel takes no named maps and prints no source lines.
         "-Cdebuginfo=2".to_owned(),
-        // 32-bit arithmetic, jumps and atomics: kernel 5.12.
+        // 32-bit arithmetic and jumps: kernel 5.1.
         "-Ctarget-cpu=v3".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("--cfg=bpf_target_arch=\"{arch}\""),

@@ -631,6 +631,9 @@ pub mod config_flag {
     pub const CSUM_IPV6: u32 = 1 << 1;
     /// Programs may say with which error a call of a socket is to fail (`bpf_set_retval`, 5.18).
     pub const SET_RETVAL: u32 = 1 << 2;
+    /// Atomic instructions return nothing (kernels before 5.12): locks are taken in `LOCKS`, and turns of round robin are counted
+    /// and read in two steps.
+    pub const NO_FETCH: u32 = 1 << 3;
 }
 
 impl Config {

@@ -128,6 +128,8 @@ tables! {
         "IPv4 flows in sets of four, an entry for each direction";
     FlowsV6 "FLOWS_V6" PageArray u32 => FlowSet<V6Addr>, 65_536, Kernel,
         "IPv6 flows in sets of four, an entry for each direction";
+    Locks "LOCKS" Hash u32 => u32, 1_024, Kernel,
+        "sets of the flow tables that are being written, on kernels before 5.12";
     Affinity "AFFINITY" LruHash AffinityKey => AffinityEntry, 65_536, Kernel,
         "remembered backends of clients";
     Fragments "FRAGMENTS" LruHash FragmentKey => FragmentEntry, 8_192, Kernel,

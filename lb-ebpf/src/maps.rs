@@ -52,6 +52,8 @@ pub static FLOWS_V4: Array<FlowSet<V4Addr>> = Array::with_max_entries(size(Table
 #[map]
 pub static FLOWS_V6: Array<FlowSet<V6Addr>> = Array::with_max_entries(size(Table::FlowsV6), BPF_F_MMAPABLE);
 #[map]
+pub static LOCKS: HashMap<u32, u32> = HashMap::with_max_entries(size(Table::Locks), BPF_F_NO_PREALLOC);
+#[map]
 pub static AFFINITY: LruHashMap<AffinityKey, AffinityEntry> =
     LruHashMap::with_max_entries(size(Table::Affinity), 0);
 #[map]

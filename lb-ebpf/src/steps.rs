@@ -36,32 +36,51 @@ fn work<W: Wire>() -> Option<&'static mut Work<W::Addr>> {
     Some(unsafe { &mut *work })
 }
 
-/// Key and entry of what had to make way for a new flow.
-type Evicted<A> = (FlowKey<A>, FlowEntry<A>);
+/// Key and entry of a flow.
+type Pair<A> = (FlowKey<A>, FlowEntry<A>);
 
 #[map]
-static EVICTED_V4: PerCpuArray<Evicted<V4Addr>> = PerCpuArray::with_max_entries(1, 0);
+static EVICTED_V4: PerCpuArray<Pair<V4Addr>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static EVICTED_V6: PerCpuArray<Evicted<V6Addr>> = PerCpuArray::with_max_entries(1, 0);
+static EVICTED_V6: PerCpuArray<Pair<V6Addr>> = PerCpuArray::with_max_entries(1, 0);
 
 /// This CPU's room for what has to make way.
 #[inline(always)]
-fn evicted<A: Address>() -> Option<&'static mut Evicted<A>> {
-    let evicted: *mut Evicted<A> =
+fn evicted<A: Address>() -> Option<&'static mut Pair<A>> {
+    let evicted: *mut Pair<A> =
         if A::WORDS == 1 { EVICTED_V4.get_ptr_mut(0)?.cast() } else { EVICTED_V6.get_ptr_mut(0)?.cast() };
     // SAFETY: as in `work`.
     Some(unsafe { &mut *evicted })
 }
 
-/// [`flow::write`] in a function of its own, checked by the verifier once (pointers as arguments: kernel 5.12).
+#[map]
+static WRITTEN_V4: PerCpuArray<Pair<V4Addr>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static WRITTEN_V6: PerCpuArray<Pair<V6Addr>> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's room for what is to be written.
+#[inline(always)]
+fn written<A: Address>() -> Option<&'static mut Pair<A>> {
+    let written: *mut Pair<A> =
+        if A::WORDS == 1 { WRITTEN_V4.get_ptr_mut(0)?.cast() } else { WRITTEN_V6.get_ptr_mut(0)?.cast() };
+    // SAFETY: as in `work`.
+    Some(unsafe { &mut *written })
+}
+
+/// [`flow::write`] in a function of its own, checked by the verifier once. Key and entry go by way of a map: pointers as
+/// arguments came with kernel 5.12.
 #[inline(always)]
 pub fn write_flow<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
-    let (key, entry, replace) = (ptr::from_ref(key), ptr::from_ref(entry), u32::from(replace));
-    let added = if A::WORDS == 1 {
-        lb_write_flow_v4(key.cast(), entry.cast(), replace)
-    } else {
-        lb_write_flow_v6(key.cast(), entry.cast(), replace)
+    let Some(written) = written::<A>() else {
+        return Added::Full;
     };
+    // SAFETY: nobody else refers to this CPU's own value. A plain assignment would go by way of the stack, which is short.
+    unsafe {
+        ptr::copy_nonoverlapping(key, &raw mut written.0, 1);
+        ptr::copy_nonoverlapping(entry, &raw mut written.1, 1);
+    }
+    let replace = u32::from(replace);
+    let added = if A::WORDS == 1 { lb_write_flow_v4(replace) } else { lb_write_flow_v6(replace) };
     match added {
         0 => Added::Yes,
         1 => Added::Evicted,
@@ -84,12 +103,8 @@ macro_rules! flow_writers {
     ($($name:ident $evict:ident $address:ty;)*) => {$(
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name(key: *const FlowKey<$address>, entry: *const FlowEntry<$address>, replace: u32) -> u32 {
-            // SAFETY: the verifier has seen to it that they are null or valid.
-            let (Some(key), Some(entry)) = (unsafe { key.as_ref() }, unsafe { entry.as_ref() }) else {
-                return 3;
-            };
-            let Some(evicted) = evicted() else {
+        extern "C" fn $name(replace: u32) -> u32 {
+            let (Some((key, entry)), Some(evicted)) = (written::<$address>(), evicted()) else {
                 return 3;
             };
             match flow::write(&KernelTables, key, entry, replace != 0, evicted) {
@@ -165,11 +180,14 @@ impl<C: Cut> Steps<Frame<C>> for KernelTables {
 
     #[inline(always)]
     fn refresh<W: Wire>(&self, _work: &mut Work<W::Addr>, learned: u8) {
+        // One after the other, not one inside the other: each needs much of the stack.
         if W::IS_V6 {
-            lb_refresh_v6(u32::from(learned))
-        } else {
-            lb_refresh_v4(u32::from(learned))
-        };
+            if lb_refresh_v6(u32::from(learned)) != 0 {
+                lb_restore_v6();
+            }
+        } else if lb_refresh_v4(u32::from(learned)) != 0 {
+            lb_restore_v4();
+        }
     }
 
     #[inline(always)]
@@ -227,7 +245,7 @@ cut! { Xdp<true>, xdp_md, Xdp::<true>,
 }
 
 macro_rules! flow_pieces {
-    ($($first:ident $record:ident $refresh:ident $make_way:ident $forget:ident $wire:ty;)*) => {$(
+    ($($first:ident $record:ident $refresh:ident $restore:ident $make_way:ident $forget:ident $wire:ty;)*) => {$(
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $first() -> u32 {
@@ -243,8 +261,14 @@ macro_rules! flow_pieces {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $refresh(learned: u32) -> u32 {
+            work::<$wire>().map_or(0, |work| u32::from(flow::refresh(&KernelTables, work, learned as u8)))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $restore() -> u32 {
             if let Some(work) = work::<$wire>() {
-                flow::refresh(&KernelTables, work, learned as u8);
+                flow::restore(&KernelTables, work);
             }
             0
         }
@@ -270,8 +294,8 @@ macro_rules! flow_pieces {
 }
 
 flow_pieces! {
-    lb_first_packet_v4 lb_record_v4 lb_refresh_v4 lb_make_way_v4 lb_forget_v4 V4;
-    lb_first_packet_v6 lb_record_v6 lb_refresh_v6 lb_make_way_v6 lb_forget_v6 V6;
+    lb_first_packet_v4 lb_record_v4 lb_refresh_v4 lb_restore_v4 lb_make_way_v4 lb_forget_v4 V4;
+    lb_first_packet_v6 lb_record_v6 lb_refresh_v6 lb_restore_v6 lb_make_way_v6 lb_forget_v6 V6;
 }
 
 macro_rules! traces {

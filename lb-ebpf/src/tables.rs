@@ -3,12 +3,14 @@
 use core::arch::asm;
 use core::ptr::{self, NonNull};
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, Counter, FlowEntry, FlowKey, FlowSet,
-    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings,
+    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings, config_flag,
 };
 use lb_common::engine::flow_table::FlowSets;
 use lb_common::engine::tables::{Added, Tables};
@@ -58,8 +60,11 @@ unsafe impl FlowSets for KernelTables {
 
     #[inline(always)]
     unsafe fn exchange(word: *mut u32, value: u32) -> u32 {
+        if no_fetch() {
+            return exchange_by_map(word, value);
+        }
         let mut value = value;
-        // SAFETY: the caller's promise. Kernel 5.12 or later (BPF_XCHG).
+        // SAFETY: the caller's promise. Kernel 5.12 or later (BPF_XCHG); the loader takes it out for others.
         unsafe { asm!("{0} = xchg32_32({1} + 0, {0})", inout(wreg) value, in(reg) word) };
         value
     }
@@ -76,11 +81,52 @@ unsafe impl FlowSets for KernelTables {
     }
 }
 
+/// Whether atomic instructions return nothing (kernels before 5.12). Constant to the verifier, which removes what is not taken.
+#[inline(always)]
+fn no_fetch() -> bool {
+    KernelTables.config().flags & config_flag::NO_FETCH != 0
+}
+
+/// This CPU's room for a key of `LOCKS`: not on the stack, which is short.
+#[map]
+static LOCK_KEY: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// As [`FlowSets::exchange`], for words that are 0 or 1: the map's own lock makes sure that of several CPUs that insert one
+/// key one succeeds.
+#[inline(always)]
+fn exchange_by_map(word: *mut u32, value: u32) -> u32 {
+    let Some(key) = LOCK_KEY.get_ptr_mut(0) else {
+        return 1;
+    };
+    // SAFETY: copies half of a register. (The compiler would mask, which the verifier forbids for pointers.) Two sets that
+    // share this half wait for each other, no more. `key` is this CPU's own.
+    let key: &u32 = unsafe {
+        let half: u32;
+        asm!("w3 = w4", out("w3") half, in("r4") word, options(pure, nomem));
+        *key = half;
+        &*key
+    };
+    if value == 0 {
+        let _absent = maps::LOCKS.remove(key);
+        return 0;
+    }
+    u32::from(maps::LOCKS.insert(key, key, u64::from(BPF_NOEXIST)).is_err())
+}
+
 /// Adds to a shared counter and returns what it was. Compare `core::sync::atomic`, which has no such call for BPF yet.
 #[inline(always)]
 pub fn fetch_add(counter: *mut u64, change: u64) -> u64 {
+    if no_fetch() {
+        // SAFETY: `counter` points to a map value of eight bytes. Between the two steps another CPU may add: then both
+        // have the same number.
+        unsafe {
+            let before = counter.read_volatile();
+            asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) change);
+            return before;
+        }
+    }
     let mut value = change;
-    // SAFETY: `counter` points to a map value of eight bytes. Kernel 5.12 or later (BPF_FETCH).
+    // SAFETY: `counter` points to a map value of eight bytes. Kernel 5.12 or later (BPF_FETCH); the loader takes it out for others.
     unsafe { asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) value, in(reg) counter) };
     value
 }

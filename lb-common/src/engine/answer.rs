@@ -5,7 +5,7 @@
 //! or to an address that is not one host's (RFC 9293 section 3.10.7.1, RFC 1122 section 3.2.2, RFC 4443 section 2.4).
 
 use super::packet::Packet;
-use super::parse::{self, Fragment, Ip, V4, V6, Wire, tcp_flag};
+use super::parse::{self, Ip, Part, V4, V6, Wire, tcp_flag};
 use super::{checksum, icmp};
 use crate::abi::protocol;
 use crate::family::{V4Addr, V6Addr};
@@ -183,7 +183,7 @@ pub fn answer<P: Resize>(packet: &mut P, reason: Reason) -> Option<()> {
 pub fn answer_ip<W: AnswerWire, P: Resize>(packet: &mut P, offset: usize, ping: bool) -> Option<()> {
     let ip = W::parse(packet, offset, true).ok()?;
     let to_group = packet.byte(0)? & 1 != 0;
-    let later = matches!(ip.fragment, Fragment::Later(_));
+    let later = ip.fragment.part == Part::Later;
     if to_group || later || !W::is_unicast(ip.src) || !W::is_unicast(ip.dst) {
         return None;
     }
@@ -211,7 +211,7 @@ fn turn_link<P: Packet>(packet: &mut P, at: usize) -> Option<()> {
 fn reset<W: AnswerWire, P: Resize>(packet: &mut P, ip: &Ip<W::Addr>) -> Option<()> {
     let at = ip.transport;
     // IPv6: what says "fragment" stays in the packet.
-    if ip.fragment != Fragment::Whole || at + TCP_LEN > ip.end || !packet.ensure(at + TCP_LEN) {
+    if ip.fragment.part != Part::Whole || at + TCP_LEN > ip.end || !packet.ensure(at + TCP_LEN) {
         return None;
     }
     let [ports, seq_be, ack_be, bits_be, field] = packet.words::<5>(at)?;
@@ -324,7 +324,7 @@ fn unreachable_port<W: AnswerWire, P: Resize>(packet: &mut P, ip: &Ip<W::Addr>) 
 #[inline(always)]
 fn echo<W: AnswerWire, P: Packet>(packet: &mut P, ip: &Ip<W::Addr>) -> Option<()> {
     let at = ip.transport;
-    if ip.fragment != Fragment::Whole || at + ICMP_LEN > ip.end || !packet.ensure(at + ICMP_LEN) {
+    if ip.fragment.part != Part::Whole || at + ICMP_LEN > ip.end || !packet.ensure(at + ICMP_LEN) {
         return None;
     }
     if !icmp::is_echo_request(ip.protocol, packet.byte(at)?) {

@@ -73,10 +73,11 @@ pub fn look<A: Address, T: Tables>(tables: &T, src: A, dst: A) -> (Seen, bool) {
 /// Whether an address may be inside a service range. Settings that were never written know nothing: it may.
 #[inline(always)]
 fn in_service_range<A: Address>(settings: &Settings, addr: A) -> bool {
-    let mut within = false;
+    // Without branches: verifiers before kernel 6.12 follow each one with all that comes behind it.
+    let mut within = 0;
     if A::WORDS == 1 {
         for range in &settings.service_v4 {
-            within |= (addr.word(0) & range.mask) == range.addr;
+            within |= is_zero((addr.word(0) & range.mask) ^ range.addr);
         }
     } else {
         for range in &settings.service_v6 {
@@ -86,8 +87,14 @@ fn in_service_range<A: Address>(settings: &Settings, addr: A) -> bool {
                 difference |= (addr.word(i) & range.mask[i]) ^ range.addr[i];
                 i += 1;
             }
-            within |= difference == 0;
+            within |= is_zero(difference);
         }
     }
-    within
+    within != 0
+}
+
+/// 1 for 0, and 0 for everything else.
+#[inline(always)]
+const fn is_zero(number: u32) -> u64 {
+    (number as u64).wrapping_sub(1) >> 63
 }

@@ -161,10 +161,10 @@ pub fn established<W: Wire, P: Packet, S: Steps<P>>(steps: &S, work: &mut Work<W
     Some(if reply { Reason::FromBackend } else { Reason::ToBackend })
 }
 
-/// Writes time and newly learned state to both directions of the flow that `work.met` belongs to, and restores the other
-/// one if it has been evicted (C1).
+/// Writes time and newly learned state to both directions of the flow that `work.met` belongs to. Whether the other
+/// one has been evicted: then [`restore`] is due (C1).
 #[inline(always)]
-pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u8) {
+pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u8) -> bool {
     let key = &work.met.key;
     let now = tables.now();
     let changed = flow_table::change(tables, key, |entry| {
@@ -176,7 +176,7 @@ pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u
         old_state
     });
     let Some(old_state) = changed else {
-        return;
+        return false;
     };
     let entry = &work.entry;
     work.other_key = partner_key(key, entry);
@@ -186,19 +186,17 @@ pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u
             (other.last_seen, other.state) = (entry.last_seen, entry.state);
         }
     });
-    if other.is_none() {
-        restore(tables, work);
-    }
     let entry = &work.entry;
     if state::is_closing(entry.state) && !state::is_closing(old_state) {
         count_end(tables, entry);
         tables.count_backend(entry.backend_id, |stats| stats.flows_closed += 1);
     }
+    other.is_none()
 }
 
 /// Makes the entry of the other direction again (C1).
 #[inline(always)]
-fn restore<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
+pub fn restore<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     partner(&work.met.key, &work.entry, &mut work.other_key, &mut work.other);
     let added = tables.write_flow(&work.other_key, &work.other, false);
     if added == Added::Evicted {

@@ -3,7 +3,7 @@
 use super::checksum;
 use super::flow_table;
 use super::packet::Packet;
-use super::parse::{Fragment, Wire, join_ports, split_ports};
+use super::parse::{Part, Wire, join_ports, split_ports};
 use super::steps::Work;
 use super::tables::Tables;
 use crate::abi::{FlowKey, protocol};
@@ -36,13 +36,13 @@ pub fn translate_error<W: Wire, P: Packet, T: Tables>(
     message: u8,
 ) -> Option<Reason> {
     let met = &work.met;
-    if !is_error(met.key.protocol, message) || met.fragment != Fragment::Whole {
+    if !is_error(met.key.protocol, message) || met.fragment.part != Part::Whole {
         return None;
     }
     let quoted = W::parse(packet, met.transport + ERROR_LEN, false).ok()?;
     // Eight bytes of the quoted transport header are promised (RFC 792): ports, and UDP's checksum.
     if !matches!(quoted.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
-        || matches!(quoted.fragment, Fragment::Later(_))
+        || quoted.fragment.part == Part::Later
         || quoted.transport + 8 > met.end
         || !packet.ensure(quoted.transport + 8)
     {

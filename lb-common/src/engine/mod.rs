@@ -25,7 +25,7 @@ pub mod tables;
 use self::filter::Seen;
 use self::open::Origin;
 use self::packet::Packet;
-use self::parse::{Fragment, Met, Transport, V4, V6, Wire, tcp_flag};
+use self::parse::{Fragment, Met, Part, Transport, V4, V6, Wire, tcp_flag};
 use self::rewrite::rewrite;
 use self::steps::{Steps, Work};
 use self::tables::Tables;
@@ -76,7 +76,7 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
     let mut transport = Transport::default();
     let (mut seen, mut direct) = (Seen::Maybe, false);
     if has_ports {
-        if !matches!(ip.fragment, Fragment::Later(_)) {
+        if ip.fragment.part != Part::Later {
             transport = match parse::transport(packet, &ip) {
                 Ok(transport) => transport,
                 Err(reason) => return reason,
@@ -100,7 +100,7 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
         return steps.without_ports::<W>(packet, work);
     }
     work.met.set_transport(transport);
-    if let Fragment::Later(id) = ip.fragment
+    if let Fragment { part: Part::Later, id } = ip.fragment
         && !recall_fragment(steps, &mut work.met.key, id)
     {
         return Reason::LateFragment;
@@ -125,7 +125,7 @@ fn process_ip<W: Wire, P: Packet, S: Steps<P>>(
     if rewrite::<W, P>(packet, &work.met, &work.entry).is_none() {
         return Reason::DropTables;
     }
-    if let Fragment::First(id) = work.met.fragment {
+    if let Fragment { part: Part::First, id } = work.met.fragment {
         remember_fragment(steps, &work.met.key, id);
     }
     reason
@@ -158,7 +158,7 @@ fn remember_fragment<A: Address, T: Tables>(tables: &T, key: &FlowKey<A>, id: u3
 /// After [`Reason::NewFlow`] comes [`open::record`].
 #[inline(always)]
 pub fn first_packet<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Reason {
-    if matches!(work.met.fragment, Fragment::Later(_)) {
+    if work.met.fragment.part == Part::Later {
         return Reason::LateFragment;
     }
     let key = &work.met.key;
@@ -177,7 +177,7 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
     work: &mut Work<W::Addr>,
 ) -> Reason {
     let (at, end) = (work.met.transport, work.met.end);
-    let echo = if work.met.key.protocol == W::ICMP && !matches!(work.met.fragment, Fragment::Later(_)) {
+    let echo = if work.met.key.protocol == W::ICMP && work.met.fragment.part != Part::Later {
         if at + 8 > end || !packet.ensure(at + 8) {
             return Reason::Malformed;
         }
@@ -187,7 +187,7 @@ pub fn without_ports<W: Wire, P: Packet, T: Tables>(
         if let Some(reason) = icmp::translate_error::<W, P, T>(packet, tables, work, message) {
             return reason;
         }
-        icmp::is_echo_request(work.met.key.protocol, message) && work.met.fragment == Fragment::Whole
+        icmp::is_echo_request(work.met.key.protocol, message) && work.met.fragment.part == Part::Whole
     } else {
         false
     };

@@ -212,13 +212,18 @@ fn enter<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Result<Rec
 #[inline(always)]
 fn confirm<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) -> Recorded {
     match tables.write_flow(&work.met.key, &work.entry, false) {
-        Added::Yes | Added::Full => return Recorded::New,
+        Added::Yes | Added::Full => Recorded::New,
         Added::Evicted => {
             tables.evict::<A>();
-            return Recorded::New;
+            Recorded::New
         }
-        Added::Exists => {}
+        Added::Exists => yield_to_first(tables, work),
     }
+}
+
+/// Takes the entry that another CPU has made. A function of its own, for the sake of the stack.
+#[inline(never)]
+fn yield_to_first<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) -> Recorded {
     if flow_table::change(tables, &work.met.key, |first| work.entry = *first).is_none() {
         return Recorded::New;
     }

@@ -53,15 +53,30 @@ pub fn link<P: Packet>(packet: &mut P) -> Option<(u16, usize)> {
     Some((ethertype, packet.forget(offset)))
 }
 
-/// Which part of a fragmented datagram a packet is (A5).
+/// Which part of a datagram a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fragment {
+pub enum Part {
     /// Not fragmented.
     Whole,
-    /// The first fragment, which has the ports; the datagram's identification.
-    First(u32),
-    /// A later fragment; the datagram's identification.
-    Later(u32),
+    /// The first fragment, which has the ports.
+    First,
+    /// A later fragment.
+    Later,
+}
+
+/// Fragmentation (A5). Not an enum with the number inside: where it would not be set it would be copied nevertheless, and
+/// verifiers before kernel 6.3 refuse programs that read stack they have not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Which part.
+    pub part: Part,
+    /// The datagram's identification; of no meaning when it is whole.
+    pub id: u32,
+}
+
+impl Fragment {
+    /// Not fragmented.
+    pub const WHOLE: Self = Self { part: Part::Whole, id: 0 };
 }
 
 /// What the network header says.
@@ -144,11 +159,12 @@ impl Wire for V4 {
         }
         let second = u32::from_be(words[1]);
         let id = second >> 16;
-        let fragment = match (second & 0x1fff, second & 0x2000) {
-            (0, 0) => Fragment::Whole,
-            (0, _) => Fragment::First(id),
-            _ => Fragment::Later(id),
+        let part = match (second & 0x1fff, second & 0x2000) {
+            (0, 0) => Part::Whole,
+            (0, _) => Part::First,
+            _ => Part::Later,
         };
+        let fragment = Fragment { part, id };
         Ok(Ip {
             src: words[3],
             dst: words[4],
@@ -193,7 +209,7 @@ impl Wire for V6 {
         }
         let mut next = ((second >> 8) & 0xff) as u8;
         let mut transport = offset + LEN;
-        let mut fragment = Fragment::Whole;
+        let mut fragment = Fragment::WHOLE;
         if !matches!(next, protocol::TCP | protocol::UDP) {
             (next, transport, fragment) = walk_extensions(packet, next, transport, end)?;
         }
@@ -228,7 +244,7 @@ fn walk_extensions<P: Packet>(
     mut offset: usize,
     end: usize,
 ) -> Result<(u8, usize, Fragment), Reason> {
-    let mut fragment = Fragment::Whole;
+    let mut fragment = Fragment::WHOLE;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !matches!(
             next,
@@ -252,8 +268,8 @@ fn walk_extensions<P: Packet>(
                 let id = words[1];
                 match (first & 0xfff8, first & 1) {
                     (0, 0) => {}
-                    (0, _) => fragment = Fragment::First(id),
-                    _ => fragment = Fragment::Later(id),
+                    (0, _) => fragment = Fragment { part: Part::First, id },
+                    _ => fragment = Fragment { part: Part::Later, id },
                 }
                 8
             }
@@ -267,7 +283,7 @@ fn walk_extensions<P: Packet>(
         if offset > end {
             return Err(Reason::Malformed);
         }
-        if let Fragment::Later(_) = fragment {
+        if fragment.part == Part::Later {
             // What follows is data of the datagram, not a header.
             return Ok((next, offset, fragment));
         }
@@ -402,7 +418,7 @@ pub fn transport<P: Packet, A: Address>(packet: &mut P, ip: &Ip<A>) -> Result<Tr
         protocol::TCP => {
             let half = u16::from_be(packet.half(at + 12).ok_or(Reason::Malformed)?);
             let header_len = usize::from(half >> 12) * 4;
-            if header_len < min_len || (at + header_len > ip.end && ip.fragment == Fragment::Whole) {
+            if header_len < min_len || (at + header_len > ip.end && ip.fragment.part == Part::Whole) {
                 return Err(Reason::Malformed);
             }
             transport.flags = half as u8;
@@ -411,7 +427,7 @@ pub fn transport<P: Packet, A: Address>(packet: &mut P, ip: &Ip<A>) -> Result<Tr
         protocol::UDP => {
             let length = usize::from(u16::from_be(packet.half(at + 4).ok_or(Reason::Malformed)?));
             // 0 = as long as the network layer says (RFC 2675 section 4, and GSO inside the host).
-            let too_long = at + length > ip.end && ip.fragment == Fragment::Whole;
+            let too_long = at + length > ip.end && ip.fragment.part == Part::Whole;
             if length != 0 && (length < min_len || too_long) {
                 return Err(Reason::Malformed);
             }

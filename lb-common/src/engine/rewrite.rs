@@ -2,7 +2,7 @@
 
 use super::checksum;
 use super::packet::{Packet, TransportFix};
-use super::parse::{Fragment, Met, Wire, join_ports};
+use super::parse::{Met, Part, Wire, join_ports};
 use super::sctp;
 use crate::abi::{FlowEntry, protocol};
 
@@ -16,7 +16,7 @@ pub fn rewrite<W: Wire, P: Packet>(
     entry: &FlowEntry<W::Addr>,
 ) -> Option<()> {
     let key = &met.key;
-    if !matches!(met.fragment, Fragment::Later(_)) {
+    if met.fragment.part != Part::Later {
         if met.checksum != 0 {
             let length = (met.end - met.transport) as u32;
             let fix = TransportFix {

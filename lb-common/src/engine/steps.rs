@@ -48,7 +48,7 @@ impl<A: Address> Work<A> {
             transport: 0,
             end: 0,
             checksum: 0,
-            fragment: Fragment::Whole,
+            fragment: Fragment::WHOLE,
             flags: 0,
         };
         Self {
@@ -94,9 +94,11 @@ pub trait Steps<P: Packet>: Tables + Sized {
         without_ports::<W, P, Self>(packet, self, work)
     }
 
-    /// See [`flow::refresh`].
+    /// See [`flow::refresh`]; with [`flow::restore`] when that is due.
     fn refresh<W: Wire>(&self, work: &mut Work<W::Addr>, learned: u8) {
-        flow::refresh::<W::Addr, Self>(self, work, learned);
+        if flow::refresh::<W::Addr, Self>(self, work, learned) {
+            flow::restore::<W::Addr, Self>(self, work);
+        }
     }
 
     /// See [`flow::make_way`].

@@ -13,7 +13,7 @@ use nix::time::{ClockId, clock_getres};
 
 use super::{DataplaneError, PinDir, SocketHook};
 use crate::maps::{MapError, MapStore};
-use crate::object::OBJECT;
+use crate::object;
 
 /// Lines of the verifier's log that are shown: its verdict and what led to it.
 const VERIFIER_LINES: usize = 12;
@@ -49,6 +49,10 @@ pub fn kernel_at_least(major: u8, minor: u8) -> bool {
 /// Constants for the programs on this kernel.
 pub fn config() -> Config {
     let mut config = Config::with_ticks_per_second(clock_ticks_per_second());
+    let (major, minor) = object::ATOMICS;
+    if !kernel_at_least(major, minor) {
+        config.flags |= config_flag::NO_FETCH;
+    }
     // BPF_F_IPV6 came with 6.16; earlier kernels refuse flags they do not know.
     if kernel_at_least(6, 16) {
         config.flags |= config_flag::CSUM_IPV6;
@@ -96,7 +100,9 @@ impl Programs {
         for spec in SPECS {
             loader.map_pin_path(spec.name, pins.map(spec.table));
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Object { reason: explain(&error) })?;
+        let ebpf = loader
+            .load(object::for_this_kernel())
+            .map_err(|error| DataplaneError::Object { reason: explain(&error) })?;
         Ok(Self { ebpf })
     }
 

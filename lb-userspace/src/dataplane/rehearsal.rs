@@ -15,7 +15,7 @@ use lb_common::tables::{SPECS, Table, Writer};
 use super::load::{explain, refused};
 use super::{DataplaneError, PinDir};
 use crate::maps::{Entry, KernelStore, MapStore, per_cpu};
-use crate::object::OBJECT;
+use crate::object;
 
 /// The interface that packets of a test run are at: the network namespace's loopback.
 const IFINDEX: u32 = 1;
@@ -67,7 +67,9 @@ impl Rehearsal {
                 loader.map_pin_path(spec.name, pins.map(spec.table));
             }
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Object { reason: explain(&error) })?;
+        let ebpf = loader
+            .load(object::for_this_kernel())
+            .map_err(|error| DataplaneError::Object { reason: explain(&error) })?;
         let mut private = KernelStore::empty();
         for spec in SPECS.iter().filter(|spec| is_private(spec.table)) {
             let data = ebpf.map(spec.name).and_then(map_data);

@@ -3,10 +3,14 @@
 use super::check::{Check, Machine, Status};
 
 /// (major, minor) of the oldest kernel that works.
-const OLDEST: (u32, u32) = (5, 12);
+const OLDEST: (u32, u32) = (5, 10);
 
 /// First kernels with what is good to have.
 const FEATURES: &[((u32, u32), &str)] = &[
+    (
+        (5, 12),
+        "atomics that return something (locks of the flow table are kept in a map; two CPUs may take one turn of round robin)",
+    ),
     ((5, 18), "xdp.frags (native XDP above an MTU of about 3500)"),
     ((6, 6), "tcx (tc programs that are swapped without a gap; clsact is used instead)"),
 ];
@@ -23,14 +27,14 @@ fn version(machine: &Machine) -> Check {
         Err(check) => return check,
     };
     let Some(version) = parse(&release) else {
-        return Check::bad(Status::Note, name, format!("cannot read {release:?}"), "5.12 or later is needed");
+        return Check::bad(Status::Note, name, format!("cannot read {release:?}"), "5.10 or later is needed");
     };
     if version < OLDEST {
         return Check::bad(
             Status::Problem,
             name,
             format!("{release} is too old"),
-            "install kernel 5.12 or later",
+            "install kernel 5.10 or later",
         );
     }
     let lacks: Vec<&str> =
@@ -42,7 +46,7 @@ fn version(machine: &Machine) -> Check {
         Status::Note,
         name,
         format!("{release}, without {}", lacks.join(" and ")),
-        "a kernel from 6.6 has both",
+        "a kernel from 6.6 has all of it",
     )
 }
 
@@ -109,6 +113,7 @@ mod tests {
     fn versions_are_compared_as_numbers() {
         for (release, status) in [
             ("5.9.16", Status::Problem),
+            ("5.10.0-46-amd64", Status::Note),
             ("5.12.0-34-amd64", Status::Note),
             ("6.1.0-31-cloud-amd64", Status::Note),
             ("6.6-rc1", Status::Ok),

@@ -476,7 +476,7 @@ impl Map {
         // SAFETY: the sizes of both buffers were checked; the kernel only reads them.
         match unsafe { bpf(MAP_UPDATE_BATCH, &mut attr) } {
             Ok(_) => Ok(()),
-            Err(error) => Err(((attr.count as usize).min(count), error)),
+            Err(error) => Err((done(attr, count), error)),
         }
     }
 
@@ -487,7 +487,7 @@ impl Map {
         // SAFETY: the size of the keys was checked; the kernel only reads them.
         match unsafe { bpf(MAP_DELETE_BATCH, &mut attr) } {
             Ok(_) => Ok(()),
-            Err(error) => Err(((attr.count as usize).min(count), error)),
+            Err(error) => Err((done(attr, count), error)),
         }
     }
 
@@ -538,6 +538,13 @@ impl AsFd for Map {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// How many entries a batch has done that failed. A kernel that does not know the command for this kind of map leaves the number
+/// as it was given (5.10, tries), and one that gets to the last entry does not fail.
+fn done(attr: BatchAttr, count: usize) -> usize {
+    let done = attr.count as usize;
+    if done < count { done } else { 0 }
 }
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {

@@ -19,9 +19,13 @@ pub const fn size_option(table: Table) -> &'static str {
         Table::Affinity => "--max-affinity",
         Table::Fragments => "--max-fragments",
         Table::Sockets => "--max-sockets",
-        Table::Ifaces | Table::Netns | Table::IfaceStats | Table::Settings | Table::Meta | Table::Filter => {
-            "nothing: its size is fixed"
-        }
+        Table::Ifaces
+        | Table::Netns
+        | Table::IfaceStats
+        | Table::Settings
+        | Table::Meta
+        | Table::Filter
+        | Table::Locks => "nothing: its size is fixed",
     }
 }
 

@@ -4,6 +4,7 @@ use lb_common::engine::Position;
 use lb_common::engine::answer::NOTE_MAGIC;
 use lb_common::reason::{Class, Reason};
 use lb_common::tables::Table;
+use lb_userspace::dataplane::kernel_at_least;
 use lb_userspace::maps::MapStore;
 
 use super::Error;
@@ -83,7 +84,9 @@ impl Hook {
             (Self::Xdp | Self::XdpFrags, Class::Forwarded | Class::Passed) => (XDP_PASS, left),
             (Self::Xdp | Self::XdpFrags, Class::Answered) => {
                 let note = [NOTE_MAGIC, given.reason as u32].map(u32::to_ne_bytes).concat();
-                (XDP_PASS, Some([&note, frame].concat()))
+                // Test runs show what stands in front of a packet from kernel 5.14 on.
+                let note: &[u8] = if kernel_at_least(5, 14) { &note } else { &[] };
+                (XDP_PASS, Some([note, frame].concat()))
             }
             (Self::Xdp | Self::XdpFrags, Class::Dropped) => (XDP_DROP, left),
             (Self::Tc, Class::Forwarded | Class::Passed) => (TC_ACT_UNSPEC, left),

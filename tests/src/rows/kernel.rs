@@ -4,14 +4,14 @@ use std::os::fd::AsFd;
 
 use aya::programs::{Program, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{AffinityEntry, Config, Counter, FragmentEntry, IfaceEntry, config_flag, iface_flag};
+use lb_common::abi::{AffinityEntry, Config, Counter, FragmentEntry, IfaceEntry, iface_flag};
 use lb_common::engine::Position;
 use lb_common::family::{V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
 use lb_common::tables::{SPECS, Spec, Table};
-use lb_userspace::dataplane::map_data;
+use lb_userspace::dataplane::{self, map_data};
 use lb_userspace::maps::{KernelStore, MapStore, change_flows, per_cpu};
-use lb_userspace::object::OBJECT;
+use lb_userspace::object;
 
 use super::Error;
 use super::body::{Body, Hook, Outcome};
@@ -25,11 +25,7 @@ const EGRESS: &str = "lb_tc_egress";
 const GROWTH: usize = 256;
 
 /// Ticks as the programs are told: as many as any kernel's clock makes, so that the time that really passes counts for less.
-const CONFIG: Config = {
-    let mut config = Config::with_ticks_per_second(1000);
-    config.flags = config_flag::CSUM_IPV6;
-    config
-};
+const CONFIG: Config = Config::with_ticks_per_second(1000);
 
 /// Small maps: rows need little, and emptying them is looking at all of their entries.
 pub fn small(spec: &Spec) -> u32 {
@@ -76,9 +72,15 @@ impl Loaded {
         capacity: impl Fn(&Spec) -> u32,
     ) -> Result<Self, Error> {
         let mask = |table: Table| capacity(table.spec()) - 1;
-        let config =
-            Config { flow_mask_v4: mask(Table::FlowsV4), flow_mask_v6: mask(Table::FlowsV6), ..*config };
-        let mut ebpf = loader(&config, capacity).load(OBJECT)?;
+        // What this kernel has and lacks, it has and lacks in tests as well.
+        let flags = config.flags | dataplane::config().flags;
+        let config = Config {
+            flags,
+            flow_mask_v4: mask(Table::FlowsV4),
+            flow_mask_v6: mask(Table::FlowsV6),
+            ..*config
+        };
+        let mut ebpf = loader(&config, capacity).load(object::for_this_kernel())?;
         let mut store = KernelStore::empty();
         for spec in SPECS {
             let map = ebpf.map(spec.name).ok_or(Error::NoMap(spec.name))?;

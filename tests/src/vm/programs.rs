@@ -3,7 +3,7 @@
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 use lb_userspace::dataplane::{self, SocketHook};
-use lb_userspace::object::OBJECT;
+use lb_userspace::object;
 
 use super::{Check, XDP_FRAGS};
 use crate::rows::kernel;
@@ -23,7 +23,8 @@ pub fn checks() -> Vec<Check> {
 
 fn load(name: &str) -> String {
     let config = dataplane::config();
-    let mut ebpf: Ebpf = kernel::loader(&config, kernel::small).load(OBJECT).expect("maps are made");
+    let mut ebpf: Ebpf =
+        kernel::loader(&config, kernel::small).load(object::for_this_kernel()).expect("maps are made");
     let (loaded, info) = match ebpf.program_mut(name).expect("a program of this name") {
         Program::Xdp(program) => (program.load(), program.info()),
         Program::SchedClassifier(program) => (program.load(), program.info()),
