@@ -105,7 +105,7 @@ fn message(length: usize) -> Vec<u8> {
 
 /// Sends messages of all lengths and awaits each back.
 fn converse(to: SocketAddr, udp: bool) -> Result<(), String> {
-    let patience = Some(Duration::from_secs(3));
+    let patience = Some(Duration::from_secs(30));
     let say = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     if udp {
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -123,7 +123,7 @@ fn converse(to: SocketAddr, udp: bool) -> Result<(), String> {
             }
         }
     } else {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3)).map_err(say("connect"))?;
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(30)).map_err(say("connect"))?;
         stream.set_nodelay(true).map_err(say("set no delay"))?;
         stream.set_read_timeout(patience).map_err(say("set a timeout"))?;
         for length in LENGTHS {

@@ -73,6 +73,12 @@ pub enum DataplaneError {
         /// What to do.
         advice: Option<&'static str>,
     },
+    /// The kernel does not say which filters are at clsact.
+    #[error("cannot list tc filters: {source}")]
+    Filters {
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// A program cannot be detached.
     #[error("{iface}: cannot detach from {hook}: {reason}")]
     Detach {

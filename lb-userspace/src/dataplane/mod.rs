@@ -6,6 +6,7 @@
 //! programs anew with the maps that are there, and puts them into the links that are there, one atomic exchange each.
 
 mod attach;
+mod clsact;
 mod error;
 mod hook;
 mod load;
@@ -14,6 +15,7 @@ mod rehearsal;
 mod sockets;
 
 pub use attach::{Attached, Attacher, Target, detach};
+pub use clsact::{Filter, filters};
 pub use error::DataplaneError;
 pub use hook::{Hook, HookChoice};
 pub use load::{Programs, Sizes, clock_ticks_per_second, config, for_maps, kernel_at_least};

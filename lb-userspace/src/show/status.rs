@@ -47,13 +47,13 @@ struct Agent {
     running: bool,
 }
 
-/// A pinned link: a program at a hook.
+/// A program at a hook: a pinned link, or a filter at clsact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Link {
     interface: String,
     /// `xdp`, `tcx` and so on; with `_egress` and `_answer` behind it for what helps the balancing program.
     hook: String,
-    /// Number of the link in the kernel.
+    /// Number of the link in the kernel; 0 for filters at clsact (kernels before 6.6), which have none.
     id: u32,
     /// Number of the program in it.
     program_id: u32,
@@ -134,19 +134,42 @@ pub(super) fn collect(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<St
     })
 }
 
-/// The pinned links.
+/// The pinned links, and what is at clsact.
 fn links(store: &dyn MapStore, pin_dir: &Path) -> anyhow::Result<Vec<Link>> {
-    let found = PinDir::new(pin_dir).links_found()?;
-    let links = found.into_iter().map(|link| {
+    let mut found = Vec::new();
+    for link in PinDir::new(pin_dir).links_found()? {
         let info = link_info(&link.path).map_err(|source| MapError::Open { path: link.path, source })?;
-        let LinkInfo { id, program_id, ifindex } = info;
+        found.push((link.iface, link.kind, info));
+    }
+    if !dataplane::kernel_at_least(6, 6) {
+        found.extend(at_clsact(store)?);
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    let links = found.into_iter().map(|(interface, kind, LinkInfo { id, program_id, ifindex })| {
         let entry: Option<IfaceEntry> = read(store, Table::Ifaces, ifindex)?;
         let forwarding = entry
-            .filter(|entry| entry.name() == link.iface && matches!(link.kind, LinkKind::Ingress(_)))
+            .filter(|entry| entry.name() == interface && matches!(kind, LinkKind::Ingress(_)))
             .map(|entry| Forwarding::of(entry.flags));
-        Ok(Link { interface: link.iface, hook: link.kind.name(), id, program_id, ifindex, forwarding })
+        Ok(Link { interface, hook: kind.name(), id, program_id, ifindex, forwarding })
     });
     links.collect()
+}
+
+/// Filters on the interfaces that the maps know.
+fn at_clsact(store: &dyn MapStore) -> anyhow::Result<Vec<(String, LinkKind, LinkInfo)>> {
+    let mut names = BTreeMap::new();
+    store.scan(Table::Ifaces, &mut |key, value| {
+        let ifindex = bytemuck::try_pod_read_unaligned::<u32>(key);
+        if let (Ok(ifindex), Ok(entry)) = (ifindex, bytemuck::try_pod_read_unaligned::<IfaceEntry>(value)) {
+            names.insert(ifindex, entry.name().to_owned());
+        }
+    })?;
+    let filters = dataplane::filters(&names.keys().copied().collect::<Vec<_>>())?;
+    let links = filters.into_iter().map(|(ifindex, filter)| {
+        let name = names.get(&ifindex).cloned().unwrap_or_default();
+        (name, filter.kind, LinkInfo { id: 0, program_id: filter.program_id, ifindex })
+    });
+    Ok(links.collect())
 }
 
 /// The programs on a cgroup.

@@ -3,11 +3,15 @@
 //! One static program, `lb-vm`, is everything in there: PID 1 ([`init`]), the checks, and `lb` itself under another name.
 //! What it finds goes over a serial port, a line for each check ([`report`]).
 
+pub mod bench;
+pub mod datagrams;
+pub mod doctor;
 pub mod exit;
 pub mod init;
 pub mod programs;
 pub mod report;
 pub mod rows;
+pub mod sockets;
 pub mod traffic;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +34,15 @@ pub struct Need {
 
 /// XDP programs for packets in several buffers.
 pub const XDP_FRAGS: Need = Need { feature: "xdp.frags", since: (5, 18) };
+/// Programs that know the network namespaces of sockets, by numbers that the kernel tells the agent as well.
+pub const SOCKET_LB: Need = Need { feature: "--socket-lb", since: (5, 14) };
+/// All that a supported kernel may lack, as `lb doctor` calls it.
+pub const NEEDS: [Need; 4] = [
+    Need { feature: "atomics that return something", since: (5, 12) },
+    SOCKET_LB,
+    XDP_FRAGS,
+    Need { feature: "tcx", since: (6, 6) },
+];
 
 /// Something to find out about a kernel.
 pub struct Check {
@@ -54,13 +67,21 @@ pub fn checks() -> Vec<Check> {
     let mut checks = programs::checks();
     checks.extend(rows::checks());
     checks.extend(traffic::checks());
+    checks.extend(sockets::checks());
+    checks.extend(doctor::checks());
     checks
+}
+
+/// Those whose names contain `filter`. Measurements only when the filter begins like their names.
+fn chosen(filter: &str) -> Vec<Check> {
+    let all = if filter.starts_with("bench/") { bench::checks() } else { checks() };
+    all.into_iter().filter(|check| check.name.contains(filter)).collect()
 }
 
 /// Runs the checks whose names contain `filter`, and reports on standard output; whether all went well.
 pub fn run(filter: &str) -> bool {
     let report = Report::new(std::io::stdout());
-    let checks: Vec<Check> = checks().into_iter().filter(|check| check.name.contains(filter)).collect();
+    let checks = chosen(filter);
     report.plan(checks.len());
     remember_panics();
     for Check { name, needs, body } in checks {

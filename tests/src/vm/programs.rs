@@ -10,13 +10,19 @@ use crate::rows::kernel;
 
 /// One for each program of the object.
 pub fn checks() -> Vec<Check> {
-    let packets = ["lb_tc_ingress", "lb_tc_egress", "lb_tc_answer", "lb_xdp", "lb_xdp_frags"];
+    let packets = [
+        ("tc", "lb_tc_ingress"),
+        ("tc", "lb_tc_egress"),
+        ("tc", "lb_tc_answer"),
+        ("xdp", "lb_xdp"),
+        ("xdp-frags", "lb_xdp_frags"),
+    ];
     packets
         .into_iter()
-        .chain(SocketHook::ALL.map(SocketHook::program))
-        .map(|name| {
-            let needs = (name == "lb_xdp_frags").then_some(XDP_FRAGS);
-            Check::new(format!("load/{name}"), needs, move || load(name))
+        .chain(SocketHook::ALL.map(|hook| ("sockets", hook.program())))
+        .map(|(kind, name)| {
+            let needs = (kind == "xdp-frags").then_some(XDP_FRAGS);
+            Check::new(format!("load/{kind}/{name}"), needs, move || load(name))
         })
         .collect()
 }

@@ -67,6 +67,16 @@ impl Log {
         }
     }
 
+    /// Something that the guest has said about itself.
+    pub(crate) fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The checks that are over.
+    pub(crate) fn results(&self) -> &[Result] {
+        &self.results
+    }
+
     fn result(&mut self, outcome: Outcome, rest: &str) {
         let mut words = rest.splitn(3, ' ').skip(1);
         let Some(name) = words.next() else { return };
