@@ -11,7 +11,7 @@ use bytemuck::{AnyBitPattern, Pod, Zeroable};
 use crate::family::{Address, V4Addr, V6Addr};
 
 /// Version of everything in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// IP protocol numbers (IANA) that the engine knows.
 pub mod protocol {
@@ -466,16 +466,27 @@ pub struct IfaceEntry {
     pub flags: u16,
     /// Its name, zero-padded: readers of the maps may be in another network namespace.
     pub name: [u8; 16],
+    /// Its hardware address; zero when it has none of six bytes.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub _pad: [u8; 2],
 }
 
 impl IfaceEntry {
     /// An entry for the interface `name`, which the kernel keeps below 16 bytes.
     pub fn new(name: &str, slot: u16, flags: u16) -> Self {
-        let mut entry = Self { slot, flags, name: [0; 16] };
+        let mut entry = Self { slot, flags, name: [0; 16], mac: [0; 6], _pad: [0; 2] };
         for (to, from) in entry.name.iter_mut().zip(name.bytes().take(15)) {
             *to = from;
         }
         entry
+    }
+
+    /// The same with this hardware address.
+    #[must_use]
+    pub const fn with_mac(mut self, mac: [u8; 6]) -> Self {
+        self.mac = mac;
+        self
     }
 
     /// The interface's name; empty when it is not known.
@@ -489,12 +500,14 @@ impl IfaceEntry {
 pub mod iface_flag {
     /// Packets come from outside the cluster (F9).
     pub const EXTERNAL: u16 = 1 << 0;
-    /// Transport checksums are always complete here (a physical device).
-    pub const FULL_CHECKSUMS: u16 = 1 << 1;
+    /// A device with a driver of its own: what XDP sends back by the way it came goes out (`XDP_TX`).
+    pub const BOUNCE: u16 = 1 << 1;
     /// What is translated here goes to its next hop at once, past the host's stack (direct forwarding).
     pub const DIRECT: u16 = 1 << 2;
     /// A veth whose other end is in another network namespace: packets may be put in at that end (`bpf_redirect_peer`).
     pub const PEER: u16 = 1 << 3;
+    /// Packets in several buffers may be redirected to this device (`NETDEV_XDP_ACT_NDO_XMIT_SG`).
+    pub const BUFFERS: u16 = 1 << 4;
 }
 
 /// Why an interface has [`iface_flag::DIRECT`] or not, in the upper byte of [`IfaceEntry::flags`]: for readers of the maps.
@@ -511,6 +524,22 @@ pub mod forwarding_reason {
     pub const UNSEEN: u16 = 4 << 8;
     /// The program is at a hook that leaves forwarding to the host.
     pub const HOOK: u16 = 5 << 8;
+    /// At XDP on a device made of software, where it was not asked for.
+    pub const SOFTWARE: u16 = 6 << 8;
+    /// At XDP below other devices, whose packets these may be.
+    pub const STACKED: u16 = 7 << 8;
+    /// At XDP on a kernel that does not say which devices take redirected packets.
+    pub const UNTOLD: u16 = 8 << 8;
+}
+
+/// A device in the map of devices for redirects, as the kernel has it (`struct bpf_devmap_val`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct DeviceEntry {
+    /// Its index.
+    pub ifindex: u32,
+    /// Descriptor of a program to run there, 0 = none.
+    pub program: u32,
 }
 
 /// Identity of what is pinned, the only entry of the `meta` table.
@@ -684,7 +713,7 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40 && size_of::<FragmentEntry>() == 8);
     assert!(size_of::<ClassKey>() == 20 && size_of::<SourceRangeKey>() == 24);
     assert!(size_of::<Counter>() == 16 && size_of::<BackendStats>() == 48);
-    assert!(size_of::<IfaceEntry>() == 20 && size_of::<Meta>() == 20);
+    assert!(size_of::<IfaceEntry>() == 28 && size_of::<Meta>() == 20);
     assert!(size_of::<FlowSet<V4Addr>>() == 256 && size_of::<FlowSet<V6Addr>>() == 512);
     assert!(offset_of!(FlowWay<V4Addr>, key) % 8 == 0 && offset_of!(FlowWay<V6Addr>, key) % 8 == 0);
     assert!(size_of::<ServiceName>() == 152 && size_of::<Settings>() == 108 && size_of::<Config>() == 48);

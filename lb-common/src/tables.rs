@@ -6,9 +6,9 @@
 use core::mem::size_of;
 
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, FlowSet, FragmentEntry,
-    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, NetnsEntry, ServiceName, Settings,
-    SocketEntry, SocketKey, SourceRangeKey, WAYS,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, ClassKey, Counter, DeviceEntry, FlowSet,
+    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Meta, NetnsEntry, ServiceName,
+    Settings, SocketEntry, SocketKey, SourceRangeKey, WAYS,
 };
 use crate::engine::filter;
 use crate::family::{V4Addr, V6Addr};
@@ -37,6 +37,8 @@ pub enum Kind {
     LpmTrie,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray,
+    /// `BPF_MAP_TYPE_DEVMAP_HASH` (kernel 5.4). The kernel takes out devices that go.
+    DeviceHash,
 }
 
 impl Kind {
@@ -120,6 +122,8 @@ tables! {
         "loadBalancerSourceRanges of each service";
     Ifaces "IFACES" Array u32 => IfaceEntry, MAX_IFINDEX + 1, Agent,
         "interface index to counter slot and flags";
+    Devices "DEVICES" DeviceHash u32 => DeviceEntry, 4_096, Agent,
+        "devices that packets may be redirected to at XDP";
     Settings "SETTINGS" Array u32 => Settings, 1, Agent,
         "node addresses and switches";
     Meta "META" Array u32 => Meta, 1, Agent,

@@ -3,17 +3,21 @@
 //! The route is looked up for each packet in the kernel's own tables, which follow links, routes and neighbours by
 //! themselves, whether an agent runs or not. What they do not answer at once is left to the host's stack.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{
     __sk_buff, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_REDIRECT, TC_ACT_UNSPEC, bpf_fib_lookup, bpf_redir_neigh,
+    xdp_action, xdp_md,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
 use lb_common::abi::iface_flag;
-use lb_common::engine::forward::{Forward, Lookup, MacPair, hop, is_v6};
+use lb_common::engine::forward::{Forward, Lookup, MacPair, destination, hop, is_v6};
 use lb_common::engine::parse::{V4, V6};
 use lb_common::family::Address;
 
-use crate::frame::{Frame, Skb};
-use crate::tables::iface;
+use crate::frame::{Frame, Skb, Xdp};
+use crate::maps::DEVICES;
+use crate::tables::{iface, iface_entry};
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -51,12 +55,7 @@ fn via<F: Forward>(skb: Skb) -> Option<()> {
     let mut frame = Frame(skb);
     let wanted = F::lookup(&mut frame, segment)?;
     let mut route = question(F::IS_V6, ifindex, &wanted);
-    // SAFETY: the kernel's context, and a structure of the size given.
-    let found = unsafe { fib_lookup(context.cast(), &raw mut route, size_of_val(&route) as i32, 0) };
-    // No route, no neighbour yet, too long for the path, of this host: the host knows what to say.
-    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
-        return None;
-    }
+    answer(context.cast(), &mut route)?;
     let (_, flags) = iface(route.ifindex);
     let redirected = if flags & iface_flag::PEER != 0 {
         hop::<F, _>(&mut frame, Some(macs(&route)))?;
@@ -72,6 +71,92 @@ fn via<F: Forward>(skb: Skb) -> Option<()> {
         }
     };
     (redirected == i64::from(TC_ACT_REDIRECT)).then_some(())
+}
+
+/// Sends a translated packet on: the verdict for XDP.
+#[inline(always)]
+pub fn send_xdp<X: Forwarded>(xdp: &X) -> u32 {
+    xdp.forward()
+}
+
+/// An XDP packet that has a function of its own for being forwarded.
+pub trait Forwarded {
+    /// The verdict.
+    fn forward(&self) -> u32;
+}
+
+macro_rules! forwarded {
+    ($($name:ident $frags:literal;)*) => {$(
+        impl Forwarded for Xdp<$frags> {
+            #[inline(always)]
+            fn forward(&self) -> u32 {
+                $name(self.0)
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(context: *mut xdp_md) -> u32 {
+            let sent = match is_v6(&Frame(Xdp::<$frags>(context))) {
+                Some(false) => via_xdp::<V4, $frags>(Xdp(context)),
+                Some(true) => via_xdp::<V6, $frags>(Xdp(context)),
+                None => None,
+            };
+            sent.unwrap_or(xdp_action::XDP_PASS)
+        }
+    )*};
+}
+
+forwarded! {
+    lb_xdp_forward false;
+    lb_frags_forward true;
+}
+
+/// Looks the next hop up and has the packet sent there; `None` = left to the host, unchanged.
+#[inline(always)]
+fn via_xdp<F: Forward, const FRAGS: bool>(xdp: Xdp<FRAGS>) -> Option<u32> {
+    let (context, ifindex, has_more) = (xdp.0, xdp.ifindex(), xdp.has_more());
+    let mut frame = Frame(xdp);
+    let at = iface_entry(ifindex)?;
+    // Others on the link are none of this host's business, or other devices' here.
+    if destination(&frame)? != at.mac {
+        return None;
+    }
+    let wanted = F::lookup(&mut frame, 0)?;
+    // From here on nobody would finish it.
+    if !F::is_complete(&frame, &wanted)? {
+        return None;
+    }
+    let mut route = question(F::IS_V6, ifindex, &wanted);
+    answer(context.cast(), &mut route)?;
+    if has_more && iface(route.ifindex).1 & iface_flag::BUFFERS == 0 {
+        return None;
+    }
+    // Back by the way it came. A veth may drop that, and not say so: there it is a redirect like others.
+    let action = if route.ifindex == ifindex && at.flags & iface_flag::BOUNCE != 0 {
+        xdp_action::XDP_TX
+    } else {
+        redirect(route.ifindex)?
+    };
+    hop::<F, _>(&mut frame, Some(macs(&route)))?;
+    Some(action)
+}
+
+/// Has the packet put into a device, if that is one which takes packets; nothing happens to the packet here.
+#[inline(always)]
+fn redirect(ifindex: u32) -> Option<u32> {
+    // On a miss it gives back the flags.
+    let action = DEVICES.redirect(ifindex, u64::from(xdp_action::XDP_PASS)).ok()?;
+    (action == xdp_action::XDP_REDIRECT).then_some(action)
+}
+
+/// Has the kernel answer the question. `None`: no route, no neighbour yet, too long for the path, of this host. The host
+/// knows what to say.
+#[inline(always)]
+fn answer(context: *mut c_void, route: &mut bpf_fib_lookup) -> Option<()> {
+    // SAFETY: the kernel's context, and a structure of the size given.
+    let found = unsafe { fib_lookup(context, route, size_of::<bpf_fib_lookup>() as i32, 0) };
+    (found == i64::from(BPF_FIB_LKUP_RET_SUCCESS)).then_some(())
 }
 
 #[inline(always)]

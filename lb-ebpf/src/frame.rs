@@ -88,6 +88,19 @@ impl<const FRAGS: bool> Context for Xdp<FRAGS> {
 pub type Note = [u32; 2];
 
 impl<const FRAGS: bool> Xdp<FRAGS> {
+    /// The interface the packet is at.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    /// Whether the packet lies in several buffers.
+    #[inline(always)]
+    pub fn has_more(&self) -> bool {
+        FRAGS && self.len() > self.data_end() - self.data()
+    }
+
     /// Fills the metadata that was made room for; whether it is there.
     #[inline(always)]
     pub fn write_note(&self, reason: u32) -> bool {

@@ -21,6 +21,7 @@ use lb_common::engine::packet::Packet;
 use lb_common::engine::{Position, process};
 use lb_common::reason::{Class, Reason};
 
+use crate::forward::Forwarded;
 use crate::frame::{Frame, Skb, Xdp};
 use crate::steps::Cut;
 use crate::tables::{KernelTables, count, iface};
@@ -40,11 +41,12 @@ fn decide<C: Cut>(frame: &mut Frame<C>, (slot, flags): (u16, u16), egress: bool)
 #[inline(always)]
 fn at_xdp<const FRAGS: bool>(ctx: &XdpContext) -> u32
 where
-    Xdp<FRAGS>: Cut,
+    Xdp<FRAGS>: Cut + Forwarded,
 {
     let at = iface(ctx.ingress_ifindex() as u32);
     let reason = decide(&mut Frame(Xdp::<FRAGS>(ctx.ctx)), at, false);
     match reason.class() {
+        Class::Forwarded if at.1 & iface_flag::DIRECT != 0 => forward::send_xdp(&Xdp::<FRAGS>(ctx.ctx)),
         Class::Forwarded | Class::Passed => xdp_action::XDP_PASS,
         // Left as it is, with a note to `lb_tc_answer`.
         Class::Answered if answer::leave_note(&Xdp::<FRAGS>(ctx.ctx), reason) => xdp_action::XDP_PASS,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
 use lb_common::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, Counter, FlowSet, FragmentEntry, FragmentKey,
     FrontendEntry, FrontendKey, IfaceEntry, Meta, NetnsEntry, ServiceName, Settings, SocketEntry, SocketKey,
@@ -43,6 +43,8 @@ pub static SOURCE_RANGES: LpmTrie<[u32; 5], u32> =
     LpmTrie::with_max_entries(size(Table::SourceRanges), BPF_F_NO_PREALLOC);
 #[map]
 pub static IFACES: Array<IfaceEntry> = Array::with_max_entries(size(Table::Ifaces), 0);
+#[map]
+pub static DEVICES: DevMapHash = DevMapHash::with_max_entries(size(Table::Devices), 0);
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(size(Table::Settings), 0);
 #[map]

@@ -10,7 +10,7 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::abi::{
     AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, Counter, FlowEntry, FlowKey, FlowSet,
-    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, Settings, config_flag,
+    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Settings, config_flag,
 };
 use lb_common::engine::flow_table::FlowSets;
 use lb_common::engine::tables::{Added, Tables};
@@ -264,10 +264,16 @@ impl Tables for KernelTables {
     }
 }
 
+/// The entry of an interface.
+#[inline(always)]
+pub fn iface_entry(ifindex: u32) -> Option<&'static IfaceEntry> {
+    maps::IFACES.get(ifindex)
+}
+
 /// Slot and flags of an interface.
 #[inline(always)]
 pub fn iface(ifindex: u32) -> (u16, u16) {
-    maps::IFACES.get(ifindex).map_or((0, 0), |iface| (iface.slot, iface.flags))
+    iface_entry(ifindex).map_or((0, 0), |iface| (iface.slot, iface.flags))
 }
 
 /// Counts a packet of the interface with this slot under its reason.

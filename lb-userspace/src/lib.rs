@@ -15,6 +15,7 @@ pub mod health;
 pub mod lab;
 pub mod maps;
 pub mod model;
+mod netlink;
 pub mod object;
 pub mod plan;
 mod private_file;

@@ -88,7 +88,7 @@ impl Network {
         let ifindex = self.node.netlink().link(WIRE).unwrap().index;
         let attached = self.node.namespace().run(|| {
             let mut attacher = Attacher::new(&self.pins, &dataplane::config(), &store).unwrap();
-            let target = Target { iface: WIRE, ifindex, physical: false, flags: 0 };
+            let target = Target { iface: WIRE, ifindex, physical: false, flags: 0, mac: [0; 6] };
             attacher.attach(&mut store, target, choice).unwrap()
         });
         assert_eq!(attached.unwrap().hook.is_xdp(), choice != HookChoice::Tc);

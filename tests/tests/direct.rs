@@ -33,16 +33,14 @@ fn strict(node: &Namespace) {
 }
 
 /// From pods and from outside, to backends here and on other hosts, masqueraded and not: no packet of it goes the way of
-/// the host's forwarding, and none needs to.
-#[test]
-fn nothing_goes_through_the_hosts_forwarding() {
-    let hosts = Hosts::new();
+/// the host's forwarding, but for so many, and none needs to.
+fn nothing_through_the_host(hosts: &Hosts, hook: &str, by_chance: u64) {
     let backends = [Place::Local(0), Place::Remote, Place::Far];
     hosts.net.write("web.yaml", &Manifest::new("web", 1, &backends).spec("type: NodePort").text());
     let node = hosts.net.node().namespace();
     strict(node);
     let before = forwarded(node);
-    let _agent = hosts.agent("tc", &["--forwarding", "direct"]);
+    let _agent = hosts.agent(hook, &["--forwarding", "direct"]);
     for v6 in [false, true] {
         let node_port = SocketAddr::new(parse(NODE)[usize::from(v6)], 30_001);
         let service = SocketAddr::new(vip(1, v6), 80);
@@ -58,7 +56,23 @@ fn nothing_goes_through_the_hosts_forwarding() {
         let udp = hosts.udp(Place::Client, service);
         assert!(udp.ask(&[7; 8000]).is_ok(), "fragments");
     }
-    assert_eq!(forwarded(node), before, "{FORWARDED:?}");
+    let after = forwarded(node);
+    let by_host = after[0] + after[1] - before[0] - before[1];
+    assert!(by_host <= by_chance, "{FORWARDED:?}: {before:?}, then {after:?}");
+}
+
+#[test]
+fn nothing_goes_through_the_hosts_forwarding() {
+    nothing_through_the_host(&Hosts::new(), "tc", 0);
+}
+
+/// The same at XDP, on veth pairs that stand for wires between machines.
+#[test]
+fn nothing_goes_through_the_hosts_forwarding_at_native_xdp() {
+    let hosts = Hosts::new();
+    hosts.like_between_machines();
+    // Of these packets one in 65,536 looks unfinished. There are some ten thousand, and the host drops it: it is sent again.
+    nothing_through_the_host(&hosts, "xdp", 8);
 }
 
 /// Whether all interfaces forward like this, and for this reason, as `lb status` has it.

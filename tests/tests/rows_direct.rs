@@ -4,15 +4,16 @@
 //! All packet rows run with it on, in a network namespace where everything is routed to one neighbour: a packet that is
 //! handed over must be the very packet that is left to the host elsewhere, but for the hop and the hardware addresses.
 
-use lb_common::abi::iface_flag;
+use lb_common::abi::{DeviceEntry, iface_flag};
 use lb_common::engine::Position;
 use lb_common::engine::checksum::{half_delta, update};
 use lb_common::reason::{Class, Reason};
+use lb_common::tables::Table;
 use lb_tests::node::TestNode;
 use lb_tests::rows::body::{Body, Outcome};
 use lb_tests::rows::cases::group;
 use lb_tests::rows::net::Net;
-use lb_tests::rows::packet::Packet;
+use lb_tests::rows::packet::{Checksum, Packet};
 use lb_tests::rows::row::{Conn, Rows, Say, Script};
 use lb_tests::rows::run::{run, run_all};
 use lb_tests::rows::{Error, Hook, Kernel};
@@ -21,8 +22,15 @@ use lb_userspace::lab::topology::POD_INTERFACE;
 use lb_userspace::maps::MapStore;
 use lb_userspace::model::desired::Protocol;
 
-const TC_ACT_UNSPEC: u32 = -1_i32 as u32;
-const TC_ACT_REDIRECT: u32 = 7;
+/// What a program of a hook returns for a packet that is left to the host, and for one that it hands over.
+const fn actions(hook: Hook) -> (u32, u32) {
+    const TC_ACT_UNSPEC: u32 = -1_i32 as u32;
+    const TC_ACT_REDIRECT: u32 = 7;
+    const XDP_PASS: u32 = 2;
+    const XDP_REDIRECT: u32 = 4;
+    if matches!(hook, Hook::Tc) { (TC_ACT_UNSPEC, TC_ACT_REDIRECT) } else { (XDP_PASS, XDP_REDIRECT) }
+}
+
 /// The device towards the neighbour.
 const DEVICE: &str = "veth-c";
 /// The neighbour.
@@ -40,6 +48,9 @@ fn node() -> TestNode {
 /// The kernel program, on an interface that forwards directly.
 struct Direct {
     kernel: Kernel,
+    /// See [`actions`].
+    left: u32,
+    handed_over: u32,
     device: u32,
     /// Hardware addresses of the neighbour and of the device.
     macs: Vec<u8>,
@@ -48,17 +59,29 @@ struct Direct {
 }
 
 impl Direct {
-    fn new(net: &TestNode) -> Self {
-        let kernel = Kernel::load(Hook::Tc).expect("root and kernel 5.18").with_flags(iface_flag::DIRECT);
+    fn new(net: &TestNode, hook: Hook) -> Self {
+        let kernel = Kernel::load(hook).expect("root and kernel 5.18").with_flags(iface_flag::DIRECT);
+        let (left, handed_over) = actions(hook);
         let device = net.node().netlink().link(DEVICE).unwrap();
         let neighbour = Netlink::of(net.client()).unwrap().link(POD_INTERFACE).unwrap();
         let macs = [neighbour.mac.unwrap(), device.mac.unwrap()].concat();
-        Self { kernel, device: device.index, macs, sent: 0 }
+        Self { kernel, left, handed_over, device: device.index, macs, sent: 0 }
     }
 
     /// Sets whether the device's other end is known to be elsewhere.
     fn peer(&mut self, peer: bool) {
         self.kernel.mark_interface(self.device, if peer { iface_flag::PEER } else { 0 }).unwrap();
+    }
+
+    /// Sets whether packets may be redirected to the device at XDP.
+    fn takes_redirects(&mut self, takes: bool) {
+        let key = self.device.to_ne_bytes();
+        let entry = DeviceEntry { ifindex: self.device, program: 0 };
+        if takes {
+            self.store().update(Table::Devices, &key, bytemuck::bytes_of(&entry)).unwrap();
+        } else {
+            self.store().delete(Table::Devices, &key).unwrap();
+        }
     }
 
     /// What becomes of a packet of this host's own hardware address: that of a test run's interface is zero.
@@ -97,15 +120,20 @@ impl Body for Direct {
         given[..6].fill(0);
         let mut outcome = self.kernel.run(&given, position)?;
         let forwarded = outcome.reason.is_some_and(|reason| reason.class() == Class::Forwarded);
-        if forwarded && outcome.action == TC_ACT_REDIRECT {
+        if forwarded && outcome.action == self.handed_over {
             assert_eq!(outcome.frame[..12], self.macs, "hardware addresses");
             outcome.frame[..12].copy_from_slice(&frame[..12]);
             uncount(&mut outcome.frame);
-            outcome.action = TC_ACT_UNSPEC;
+            outcome.action = self.left;
             self.sent += 1;
         } else {
-            // An answer has it as its source.
-            let at = if outcome.frame[..6] == [0; 6] { 0 } else { 6 };
+            // An answer has it as its source; what XDP leaves to be answered has a note in front.
+            let noted = outcome.frame.len() > frame.len() && self.kernel.hook() != Hook::Tc;
+            let at = match outcome.frame[..6] == [0; 6] {
+                _ if noted => outcome.frame.len() - frame.len(),
+                true => 0,
+                false => 6,
+            };
             outcome.frame[at..at + 6].copy_from_slice(&own);
         }
         Ok(outcome)
@@ -118,6 +146,7 @@ impl Body for Direct {
     fn clear(&mut self) -> Result<(), Error> {
         self.kernel.clear()?;
         self.peer(true);
+        self.takes_redirects(true);
         Ok(())
     }
 }
@@ -125,11 +154,10 @@ impl Body for Direct {
 /// Groups of rows whose packets differ in how they look; the others differ in where they go.
 const LOOKS: [&str; 6] = ["frontends", "addresses", "icmp", "fragments", "headers", "checksums"];
 
-#[test]
-fn a8_rows_agree_with_direct_forwarding_on() {
+fn rows_agree(hook: Hook) {
     let net = node();
     let inside = || {
-        let mut direct = Direct::new(&net);
+        let mut direct = Direct::new(&net, hook);
         for name in LOOKS {
             direct.sent = 0;
             if let Err(failures) = run_all(&mut direct, &group(name)) {
@@ -139,6 +167,16 @@ fn a8_rows_agree_with_direct_forwarding_on() {
         }
     };
     net.node().namespace().run(inside).unwrap();
+}
+
+#[test]
+fn a8_rows_agree_with_direct_forwarding_on() {
+    rows_agree(Hook::Tc);
+}
+
+#[test]
+fn a8_rows_agree_with_direct_forwarding_on_at_xdp() {
+    rows_agree(Hook::Xdp);
 }
 
 /// A flow of one family through a service, so that its packets are translated.
@@ -176,7 +214,7 @@ impl Case<'_> {
         let hops = packet.hop_limit - 1;
         let mut wanted = self.conn.onward(Packet { hop_limit: hops, ..packet }).frame();
         wanted[..12].copy_from_slice(macs);
-        assert_eq!((outcome.action, outcome.frame), (TC_ACT_REDIRECT, wanted), "{what}");
+        assert_eq!((outcome.action, outcome.frame), (self.direct.handed_over, wanted), "{what}");
     }
 
     /// Asserts that a request is translated and left to the host, its hops not counted.
@@ -184,7 +222,7 @@ impl Case<'_> {
         let outcome = self.direct.give(packet);
         let mut wanted = self.conn.onward(packet.clone()).frame();
         wanted[..6].fill(0);
-        assert_eq!((outcome.action, outcome.frame), (TC_ACT_UNSPEC, wanted), "{what}");
+        assert_eq!((outcome.action, outcome.frame), (self.direct.left, wanted), "{what}");
         assert_eq!(outcome.reason.map(Reason::class), Some(Class::Forwarded), "{what}");
     }
 
@@ -205,7 +243,7 @@ impl Case<'_> {
         let mut other = usual.frame();
         other[0] = 2;
         let outcome = self.direct.kernel.run(&other, Position::default()).unwrap();
-        assert_eq!(outcome.action, TC_ACT_UNSPEC, "to another hardware address");
+        assert_eq!(outcome.action, self.direct.left, "to another hardware address");
 
         self.handed_over("as long as may be", self.long(1500), &macs);
         self.left("too long", &self.long(1501));
@@ -213,11 +251,18 @@ impl Case<'_> {
         self.handed_over("the device takes more", self.long(1501), &macs);
         self.node.ip(&format!("link set {DEVICE} mtu 1500"));
 
-        self.direct.peer(false);
-        let own = [[0; 6], macs[..6].try_into().unwrap()].concat();
-        let as_it_came = [&own[..6], &usual.frame()[6..12]].concat();
-        self.handed_over("left to the neighbours' code", usual.clone(), &as_it_came);
-        self.direct.peer(true);
+        if self.direct.hook() == Hook::Tc {
+            self.direct.peer(false);
+            let own = [[0; 6], macs[..6].try_into().unwrap()].concat();
+            let as_it_came = [&own[..6], &usual.frame()[6..12]].concat();
+            self.handed_over("left to the neighbours' code", usual.clone(), &as_it_came);
+            self.direct.peer(true);
+        } else {
+            self.direct.takes_redirects(false);
+            self.left("the device takes no redirected packets", &usual);
+            self.direct.takes_redirects(true);
+            self.left("a device is to finish the checksum", &usual.clone().checksum(Checksum::Partial));
+        }
 
         let moved = [2, 9, 9, 9, 9, 9];
         self.node.ip(&format!("neigh replace {via} dev {DEVICE} lladdr 02:09:09:09:09:09"));
@@ -239,10 +284,10 @@ impl Case<'_> {
     }
 }
 
-fn cases(net: Net) {
+fn cases(hook: Hook, net: Net) {
     let node = node();
     let inside = || {
-        let mut direct = Direct::new(&node);
+        let mut direct = Direct::new(&node, hook);
         let conn = flow(&mut direct, net);
         let mut case = Case { node: &node, direct, conn };
         case.check(net);
@@ -256,10 +301,20 @@ fn cases(net: Net) {
 
 #[test]
 fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_ipv4() {
-    cases(Net::V4);
+    cases(Hook::Tc, Net::V4);
 }
 
 #[test]
 fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_ipv6() {
-    cases(Net::V6);
+    cases(Hook::Tc, Net::V6);
+}
+
+#[test]
+fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_at_xdp_ipv4() {
+    cases(Hook::Xdp, Net::V4);
+}
+
+#[test]
+fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_at_xdp_ipv6() {
+    cases(Hook::Xdp, Net::V6);
 }

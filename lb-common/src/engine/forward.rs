@@ -7,9 +7,13 @@ use super::checksum;
 use super::packet::Packet;
 use super::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, V4, V6, Wire};
 use crate::abi::protocol;
+use crate::family::Address;
 
 /// Hardware addresses as they lie in front of a packet: destination, then source.
 pub type MacPair = [u32; 3];
+
+/// Next header of an IPv6 fragment header (RFC 8200 section 4.5).
+const IPV6_FRAGMENT: u8 = 44;
 
 /// What a route is looked up by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,14 @@ pub trait Forward: Wire {
     /// `None`: leave it to the host.
     fn lookup<P: Packet>(packet: &mut P, segment: u32) -> Option<Lookup<Self::Addr>>;
 
+    /// Whether the transport checksum of the packet, for which [`Forward::lookup`] gave `wanted`, is complete. One complete
+    /// checksum in 65,536 looks as if it were not; none that is not looks as if it were.
+    ///
+    /// A device that hands packets over where they came from a socket's buffer may do so before their checksum is
+    /// finished (`CHECKSUM_PARTIAL`): it then holds the pseudo header's sum, and who finishes it is noted beside the packet.
+    /// At XDP that note is lost with a redirect.
+    fn is_complete<P: Packet>(packet: &P, wanted: &Lookup<Self::Addr>) -> Option<bool>;
+
     /// Counts the hop.
     fn count_hop<P: Packet>(packet: &mut P) -> Option<()>;
 }
@@ -51,6 +63,13 @@ pub fn is_v6<P: Packet>(packet: &P) -> Option<bool> {
         ETHERTYPE_IPV6 => Some(true),
         _ => None,
     }
+}
+
+/// The hardware address that a packet is for.
+#[inline(always)]
+pub fn destination<P: Packet>(packet: &P) -> Option<[u8; 6]> {
+    let [a, b, c] = [packet.half(0)?, packet.half(2)?, packet.half(4)?].map(u16::to_ne_bytes);
+    Some([a[0], a[1], b[0], b[1], c[0], c[1]])
 }
 
 /// Counts the hop, and puts new hardware addresses in front.
@@ -83,6 +102,26 @@ fn transport<P: Packet>(packet: &mut P, protocol: u8, at: usize, segment: u32) -
         _ => 8,
     };
     Some((ports, len))
+}
+
+/// [`Forward::is_complete`], for what follows the network header at `at` and is `len` bytes long.
+#[inline(always)]
+fn transport_is_complete<A: Address, P: Packet>(
+    packet: &P,
+    at: usize,
+    len: u32,
+    wanted: &Lookup<A>,
+) -> Option<bool> {
+    let field = match wanted.protocol {
+        protocol::TCP => packet.half(at + 16)?,
+        protocol::UDP => packet.half(at + 6)?,
+        // Zero until a device has worked it out.
+        protocol::SCTP => return Some(packet.words::<1>(at + 8)? != [0]),
+        // What the kernel finishes itself.
+        protocol::ICMP | protocol::ICMPV6 | IPV6_FRAGMENT => return Some(true),
+        _ => return None,
+    };
+    Some(field != checksum::pseudo_header(wanted.src, wanted.dst, wanted.protocol, len))
 }
 
 #[inline(always)]
@@ -124,6 +163,21 @@ impl Forward for V4 {
     }
 
     #[inline(always)]
+    fn is_complete<P: Packet>(packet: &P, wanted: &Lookup<u32>) -> Option<bool> {
+        const LEN: usize = 20;
+        // Fragments are cut from a finished packet.
+        if u16::from_be(packet.half(ETHERNET_LEN + 6)?) & 0x3fff != 0 {
+            return Some(true);
+        }
+        transport_is_complete(
+            packet,
+            ETHERNET_LEN + LEN,
+            u32::from(wanted.len).wrapping_sub(LEN as u32),
+            wanted,
+        )
+    }
+
+    #[inline(always)]
     fn count_hop<P: Packet>(packet: &mut P) -> Option<()> {
         let (at, field_at) = (ETHERNET_LEN + 8, ETHERNET_LEN + 10);
         let (old, field) = (packet.half(at)?, packet.half(field_at)?);
@@ -162,6 +216,17 @@ impl Forward for V6 {
             protocol,
             ports,
         })
+    }
+
+    #[inline(always)]
+    fn is_complete<P: Packet>(packet: &P, wanted: &Lookup<[u32; 4]>) -> Option<bool> {
+        const LEN: usize = 40;
+        transport_is_complete(
+            packet,
+            ETHERNET_LEN + LEN,
+            u32::from(wanted.len).wrapping_sub(LEN as u32),
+            wanted,
+        )
     }
 
     #[inline(always)]

@@ -6,9 +6,10 @@ use lb_common::abi::iface_flag;
 use tracing::{error, info, warn};
 use wildmatch::WildMatch;
 
+use super::devices;
 use super::network::{Link, Network};
 use crate::dataplane::{Attacher, DataplaneError, Hook, HookChoice, PinDir, Target};
-use crate::forwarding::Forwarding;
+use crate::forwarding::{Features, Forwarding};
 use crate::maps::MapStore;
 
 /// Names or patterns of interfaces.
@@ -35,8 +36,8 @@ impl Patterns {
 struct Held {
     name: String,
     hook: Hook,
-    /// As written to the map.
-    flags: u16,
+    /// As written to the map: flags and hardware address.
+    written: (u16, [u8; 6]),
 }
 
 /// Keeps the programs where they belong.
@@ -95,6 +96,7 @@ impl Keeper {
                 self.release(store, &name, ifindex);
             }
         }
+        devices::keep(store, network);
         self.refresh_flags(store, network);
         let new: Vec<&Link> = network
             .links
@@ -122,15 +124,21 @@ impl Keeper {
     }
 
     fn attach(&mut self, store: &mut dyn MapStore, link: &Link) {
-        // Where it will be is not known before. At XDP the flag means nothing.
-        let flags = self.flags(link, self.forwarding);
-        let target = Target { iface: &link.name, ifindex: link.ifindex, physical: link.physical, flags };
+        // Where it will be is not quite known before.
+        let hook = match self.choice {
+            HookChoice::Xdp => Hook::Xdp,
+            HookChoice::XdpGeneric => Hook::XdpGeneric,
+            HookChoice::Auto if link.physical => Hook::Xdp,
+            HookChoice::Auto | HookChoice::Tc => Hook::Tcx,
+        };
+        let target = self.target(link, hook);
+        let written = (target.flags, target.mac);
         match self.attacher.attach(store, target, self.choice) {
             Ok(attached) => {
                 let how = if attached.adopted { "took over" } else { "attached" };
                 info!("{}: {how} at {}", attached.iface, attached.hook);
                 self.failed.remove(&link.ifindex);
-                let mut held = Held { name: link.name.clone(), hook: attached.hook, flags };
+                let mut held = Held { name: link.name.clone(), hook: attached.hook, written };
                 self.set_flags(store, link, &mut held);
                 self.attached.insert(link.ifindex, held);
             }
@@ -154,11 +162,23 @@ impl Keeper {
         self.forwarding
     }
 
+    fn target<'a>(&self, link: &'a Link, hook: Hook) -> Target<'a> {
+        Target {
+            iface: &link.name,
+            ifindex: link.ifindex,
+            physical: link.physical,
+            flags: self.flags(link, self.forwarding.at(hook, link.device())),
+            mac: link.mac,
+        }
+    }
+
     fn flags(&self, link: &Link, forwarding: Forwarding) -> u16 {
         let external = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
         // Put in at the other end, they would go past the queue.
         let peer = if link.to_elsewhere && !link.queue { iface_flag::PEER } else { 0 };
-        external | peer | forwarding.flags()
+        let bounce = if link.physical { iface_flag::BOUNCE } else { 0 };
+        let buffers = if link.xdp.is_some_and(Features::takes_buffers) { iface_flag::BUFFERS } else { 0 };
+        external | peer | bounce | buffers | forwarding.flags()
     }
 
     /// Brings the flags up to date of the interfaces that have the programs.
@@ -173,13 +193,13 @@ impl Keeper {
     }
 
     fn set_flags(&mut self, store: &mut dyn MapStore, link: &Link, held: &mut Held) {
-        let flags = self.flags(link, self.forwarding.at(held.hook));
-        if flags == held.flags {
+        let target = self.target(link, held.hook);
+        let wanted = (target.flags, target.mac);
+        if wanted == held.written {
             return;
         }
-        let target = Target { iface: &link.name, ifindex: link.ifindex, physical: link.physical, flags };
         match self.attacher.mark(store, target) {
-            Ok(()) => held.flags = flags,
+            Ok(()) => held.written = wanted,
             Err(error) => error!("{}: {error}", link.name),
         }
     }

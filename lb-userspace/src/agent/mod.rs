@@ -6,6 +6,7 @@
 //! into the kernel.
 
 pub(crate) mod args;
+mod devices;
 mod fence;
 mod keeper;
 mod memory;

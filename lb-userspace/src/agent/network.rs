@@ -1,6 +1,7 @@
 //! Interfaces, addresses and default routes of the network namespace the agent runs in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 
 use anyhow::Context;
@@ -11,9 +12,12 @@ use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
+use tracing::warn;
 
+use crate::forwarding::{Device, Devices, Features};
 use crate::model::config::Interface;
 use crate::model::desired::Family;
+use crate::netlink;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,19 @@ pub(super) struct Link {
     pub(super) to_elsewhere: bool,
     /// Packets going out wait in a queue, perhaps one that limits them.
     pub(super) queue: bool,
+    /// Its hardware address, if it has one of six bytes.
+    pub(super) mac: [u8; 6],
+    /// Other devices are on top of it.
+    pub(super) stacked: bool,
+    /// What it does at XDP, if the kernel says.
+    pub(super) xdp: Option<Features>,
+}
+
+impl Link {
+    /// As forwarding sees it.
+    pub(super) const fn device(&self) -> Device {
+        Device { physical: self.physical, stacked: self.stacked, told: self.xdp.is_some() }
+    }
 }
 
 /// What there is now.
@@ -42,6 +59,13 @@ pub(super) struct Network {
 pub(super) struct Watcher {
     handle: Handle,
     changes: BoxStream<'static, ()>,
+    /// What devices do at XDP, where the kernel says.
+    devices: Option<(Devices, netlink::Watcher)>,
+}
+
+/// Begins to listen to what devices do at XDP.
+fn watch_devices() -> io::Result<Option<(Devices, netlink::Watcher)>> {
+    Devices::find()?.map(|devices| Ok((devices, devices.watch()?))).transpose()
 }
 
 impl Watcher {
@@ -58,13 +82,26 @@ impl Watcher {
         let (connection, handle, messages) =
             new_multicast_connection(&groups).context("cannot listen to the kernel's interface changes")?;
         tokio::spawn(connection);
-        Ok(Self { handle, changes: messages.map(|_| ()).boxed() })
+        let devices = watch_devices().unwrap_or_else(|error| {
+            warn!("the kernel does not say which devices take redirected packets: {error}");
+            None
+        });
+        Ok(Self { handle, changes: messages.map(|_| ()).boxed(), devices })
     }
 
     /// Waits until something has changed. Never returns once the kernel is silent for good.
     pub(super) async fn changed(&mut self) {
-        if self.changes.next().await.is_none() {
-            std::future::pending::<()>().await;
+        let devices = async {
+            match &mut self.devices {
+                Some((_, watcher)) => watcher.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = self.changes.next() => if change.is_none() {
+                std::future::pending::<()>().await;
+            },
+            () = devices => {}
         }
     }
 
@@ -72,14 +109,28 @@ impl Watcher {
     pub(super) async fn look(&self) -> anyhow::Result<Network> {
         let mut network = Network::default();
         let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
+        // Before the interfaces: one that comes in between is not redirected to until its own message is there.
+        let features = match &self.devices {
+            Some((devices, _)) => devices.features().context("cannot ask what interfaces do at XDP")?,
+            None => BTreeMap::new(),
+        };
+        let mut below = BTreeSet::new();
         let links: Vec<_> =
             self.handle.link().get().execute().try_collect().await.context("cannot list interfaces")?;
         for message in links {
             let ifindex = message.header.index;
             let loopback = message.header.flags.contains(LinkFlags::Loopback);
-            let mut link =
-                Link { ifindex, name: String::new(), physical: true, to_elsewhere: false, queue: false };
-            let (mut veth, mut elsewhere) = (false, false);
+            let mut link = Link {
+                ifindex,
+                name: String::new(),
+                physical: true,
+                to_elsewhere: false,
+                queue: false,
+                mac: [0; 6],
+                stacked: false,
+                xdp: features.get(&ifindex).copied(),
+            };
+            let (mut veth, mut elsewhere, mut on_top, mut under) = (false, false, false, None);
             for attribute in message.attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => link.name = name,
@@ -87,18 +138,26 @@ impl Watcher {
                     LinkAttribute::LinkInfo(infos) => {
                         link.physical = !infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
                         veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                        on_top = infos.iter().any(is_on_top);
                     }
                     // Left out where both ends are here.
                     LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                     LinkAttribute::Qdisc(name) => link.queue = name != "noqueue",
+                    LinkAttribute::Link(index) => under = Some(index),
+                    LinkAttribute::Controller(_) => link.stacked = true,
+                    LinkAttribute::Address(bytes) => link.mac = bytes.try_into().unwrap_or_default(),
                     _ => {}
                 }
             }
             link.to_elsewhere = veth && elsewhere;
+            below.extend(under.filter(|_| on_top && !elsewhere));
             interfaces.insert(ifindex, Interface { name: link.name.clone(), addresses: Vec::new() });
             if !loopback {
                 network.links.insert(ifindex, link);
             }
+        }
+        for link in network.links.values_mut() {
+            link.stacked |= below.contains(&link.ifindex);
         }
         let addresses: Vec<_> =
             self.handle.address().get().execute().try_collect().await.context("cannot list addresses")?;
@@ -163,4 +222,19 @@ impl Watcher {
                 .find(|address| crate::model::addresses::is_global(*address))
         })
     }
+}
+
+/// Whether devices of this kind take packets of the one they are on, in its place.
+const fn is_on_top(info: &LinkInfo) -> bool {
+    matches!(
+        info,
+        LinkInfo::Kind(
+            InfoKind::Vlan
+                | InfoKind::MacVlan
+                | InfoKind::MacVtap
+                | InfoKind::IpVlan
+                | InfoKind::IpVtap
+                | InfoKind::MacSec
+        )
+    )
 }

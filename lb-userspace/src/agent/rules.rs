@@ -48,7 +48,7 @@ impl Changes {
 
 /// Says in the log who forwards, and why.
 pub(super) fn report(chosen: Forwarding, rules: &Result<Rules, RulesError>) {
-    let who = if chosen.direct { "forwarding directly at tc" } else { "leaving forwarding to the host" };
+    let who = if chosen.direct { "forwarding directly" } else { "leaving forwarding to the host" };
     match (chosen.reason, rules) {
         (forwarding::Reason::Rules, Ok(rules)) => info!("{who}: rules see forwarded packets: {rules}"),
         (forwarding::Reason::Unseen, Err(error)) => warn!("{who}: {error}"),

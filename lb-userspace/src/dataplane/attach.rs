@@ -49,6 +49,8 @@ pub struct Target<'a> {
     pub physical: bool,
     /// As in [`IfaceEntry::flags`].
     pub flags: u16,
+    /// As in [`IfaceEntry::mac`].
+    pub mac: [u8; 6],
 }
 
 /// Attaches programs and keeps what stays in the pin directory.
@@ -161,7 +163,7 @@ impl Attacher {
                 slot
             }
         };
-        let entry = IfaceEntry::new(target.iface, slot, target.flags);
+        let entry = IfaceEntry::new(target.iface, slot, target.flags).with_mac(target.mac);
         store.update(Table::Ifaces, bytemuck::bytes_of(&target.ifindex), bytemuck::bytes_of(&entry))
     }
 

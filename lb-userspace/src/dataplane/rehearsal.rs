@@ -150,7 +150,8 @@ pub fn map_data(map: &Map) -> Option<&MapData> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
-        | Map::PerCpuArray(data) => Some(data),
+        | Map::PerCpuArray(data)
+        | Map::DevMapHash(data) => Some(data),
         _ => None,
     }
 }

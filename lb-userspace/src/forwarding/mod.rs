@@ -4,6 +4,7 @@
 //! interface, whether it may. Direct forwarding goes past whatever rules the host has for packets that it forwards, so
 //! unless asked otherwise it is for hosts without any. See `docs/adr/0002-forwarding.md`.
 
+mod devices;
 mod nftables;
 mod rules;
 
@@ -11,6 +12,7 @@ use clap::ValueEnum;
 use lb_common::abi::{forwarding_reason, iface_flag};
 use serde::Serialize;
 
+pub use devices::{Devices, Features};
 pub use rules::{Rules, RulesError, Watcher, look};
 
 use crate::dataplane::Hook;
@@ -23,7 +25,7 @@ pub enum ForwardingChoice {
     Auto,
     /// The host routes them, and its rules see them.
     Kernel,
-    /// At tc, to the next hop at once, past the host's rules.
+    /// To the next hop at once, past the host's rules. At native XDP as far as checksums and devices allow.
     Direct,
 }
 
@@ -41,8 +43,14 @@ pub enum Reason {
     Rules,
     /// The rules could not be looked at.
     Unseen,
-    /// The program is not at tc.
+    /// Generic XDP leaves it to the host.
     Hook,
+    /// At native XDP on a device made of software, where it is not asked for.
+    Software,
+    /// At native XDP on a device with others on top of it.
+    Stacked,
+    /// At native XDP on a kernel that does not say which devices take redirected packets.
+    Untold,
 }
 
 impl Reason {
@@ -54,7 +62,10 @@ impl Reason {
             Self::NoRules => "no rules of this host see forwarded packets",
             Self::Rules => "rules of this host see forwarded packets (`lb doctor` names them)",
             Self::Unseen => "this host's rules could not be looked at",
-            Self::Hook => "the program is not at tc",
+            Self::Hook => "the program is at generic XDP",
+            Self::Software => "at native XDP on a device made of software (--forwarding direct asks for it)",
+            Self::Stacked => "other devices are on top of it",
+            Self::Untold => "before 6.3 the kernel does not say which devices take redirected packets",
         }
     }
 
@@ -66,6 +77,9 @@ impl Reason {
             Self::Rules => forwarding_reason::RULES,
             Self::Unseen => forwarding_reason::UNSEEN,
             Self::Hook => forwarding_reason::HOOK,
+            Self::Software => forwarding_reason::SOFTWARE,
+            Self::Stacked => forwarding_reason::STACKED,
+            Self::Untold => forwarding_reason::UNTOLD,
         }
     }
 }
@@ -77,6 +91,17 @@ pub struct Forwarding {
     pub direct: bool,
     /// Why.
     pub reason: Reason,
+}
+
+/// What of a device matters to forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// It has a driver of its own.
+    pub physical: bool,
+    /// Others are on top of it (VLAN, bridge, bond, macvlan): packets may be theirs.
+    pub stacked: bool,
+    /// The kernel has said what it does at XDP.
+    pub told: bool,
 }
 
 impl Forwarding {
@@ -99,10 +124,20 @@ impl Forwarding {
         (Self::choose(choice, &rules), rules)
     }
 
-    /// The same on an interface whose program is at `hook`.
+    /// The same on a device whose program is at `hook`.
+    ///
+    /// Packets from other devices made of software may have checksums that a socket has left unfinished. The program
+    /// leaves such packets to the host, and so the packets of one connection may go by two ways: only who asks gets that.
     #[must_use]
-    pub const fn at(self, hook: Hook) -> Self {
-        if self.direct && hook.is_xdp() { Self { direct: false, reason: Reason::Hook } } else { self }
+    pub const fn at(self, hook: Hook, device: Device) -> Self {
+        let reason = match hook {
+            Hook::XdpGeneric => Reason::Hook,
+            Hook::Xdp if device.stacked => Reason::Stacked,
+            Hook::Xdp if !device.told => Reason::Untold,
+            Hook::Xdp if !device.physical && !matches!(self.reason, Reason::Asked) => Reason::Software,
+            Hook::Xdp | Hook::Tcx | Hook::Clsact => return self,
+        };
+        if self.direct { Self { direct: false, reason } } else { self }
     }
 
     /// As bits of an interface's flags.
@@ -120,6 +155,9 @@ impl Forwarding {
             forwarding_reason::RULES => Reason::Rules,
             forwarding_reason::UNSEEN => Reason::Unseen,
             forwarding_reason::HOOK => Reason::Hook,
+            forwarding_reason::SOFTWARE => Reason::Software,
+            forwarding_reason::STACKED => Reason::Stacked,
+            forwarding_reason::UNTOLD => Reason::Untold,
             _ => Reason::Unknown,
         };
         Self { direct: flags & iface_flag::DIRECT != 0, reason }
@@ -130,8 +168,17 @@ impl Forwarding {
 mod tests {
     use super::*;
 
-    const REASONS: [Reason; 6] =
-        [Reason::Unknown, Reason::Asked, Reason::NoRules, Reason::Rules, Reason::Unseen, Reason::Hook];
+    const REASONS: [Reason; 9] = [
+        Reason::Unknown,
+        Reason::Asked,
+        Reason::NoRules,
+        Reason::Rules,
+        Reason::Unseen,
+        Reason::Hook,
+        Reason::Software,
+        Reason::Stacked,
+        Reason::Untold,
+    ];
 
     #[test]
     fn flags_tell_what_was_decided_and_nothing_else() {
@@ -162,11 +209,23 @@ mod tests {
     }
 
     #[test]
-    fn only_tc_forwards_directly() {
-        let direct = Forwarding { direct: true, reason: Reason::Asked };
-        assert_eq!(direct.at(Hook::Tcx), direct);
-        assert_eq!(direct.at(Hook::Xdp), Forwarding { direct: false, reason: Reason::Hook });
-        let kernel = Forwarding { direct: false, reason: Reason::Asked };
-        assert_eq!(kernel.at(Hook::Xdp), kernel);
+    fn at_xdp_it_depends_on_the_device() {
+        let asked = Forwarding { direct: true, reason: Reason::Asked };
+        let auto = Forwarding { direct: true, reason: Reason::NoRules };
+        let nic = Device { physical: true, stacked: false, told: true };
+        let left = |reason| Forwarding { direct: false, reason };
+        for (device, by_auto, by_wish) in [
+            (nic, auto, asked),
+            (Device { physical: false, ..nic }, left(Reason::Software), asked),
+            (Device { stacked: true, ..nic }, left(Reason::Stacked), left(Reason::Stacked)),
+            (Device { told: false, ..nic }, left(Reason::Untold), left(Reason::Untold)),
+        ] {
+            assert_eq!(auto.at(Hook::Xdp, device), by_auto, "{device:?}");
+            assert_eq!(asked.at(Hook::Xdp, device), by_wish, "{device:?}");
+            assert_eq!(asked.at(Hook::Tcx, device), asked);
+            assert_eq!(asked.at(Hook::XdpGeneric, device), left(Reason::Hook));
+            let kernel = left(Reason::Asked);
+            assert_eq!(kernel.at(Hook::Xdp, device), kernel);
+        }
     }
 }

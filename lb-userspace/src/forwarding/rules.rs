@@ -4,11 +4,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 
-use futures_util::FutureExt;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
 use super::nftables::{self, Chain};
+use crate::netlink;
 
 /// Tables of the iptables of old that see forwarded packets; `nat` only changes addresses of what is dialled.
 const LEGACY: [&str; 4] = ["filter", "mangle", "raw", "security"];
@@ -17,10 +16,8 @@ const LEGACY_NAMES: [(&str, &str); 2] = [
     ("/proc/thread-self/net/ip_tables_names", "iptables"),
     ("/proc/thread-self/net/ip6_tables_names", "ip6tables"),
 ];
-/// Room for a message.
-const BUFFER: usize = 8 * 1024;
-/// Multicast group of nftables' changes (`NFNLGRP_NFTABLES`, `linux/netfilter/nfnetlink.h`), as a bit.
-const CHANGES: u32 = 1 << (7 - 1);
+/// Multicast group of nftables' changes (`NFNLGRP_NFTABLES`, `linux/netfilter/nfnetlink.h`).
+const CHANGES: u32 = 7;
 
 /// The rules cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +87,7 @@ fn describe(chain: &Chain) -> String {
 }
 
 /// Tells when nftables' rules change.
-pub struct Watcher(TokioSocket);
+pub struct Watcher(netlink::Watcher);
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,30 +101,14 @@ impl Watcher {
     /// # Errors
     /// When the kernel has no nftables, or refuses.
     pub fn new() -> Result<Self, RulesError> {
-        let listen = || {
-            let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-            socket.socket_mut().bind(&SocketAddr::new(0, CHANGES))?;
-            Ok(Self(socket))
-        };
-        listen().map_err(|source| RulesError { operation: "listen to changes", source })
+        netlink::Watcher::new(NETLINK_NETFILTER, CHANGES)
+            .map(Self)
+            .map_err(|source| RulesError { operation: "listen to changes", source })
     }
 
     /// Waits until something has changed: what, is not told.
     pub async fn changed(&mut self) {
-        let mut buffer = Vec::with_capacity(BUFFER);
-        // An overflow is a change too. Other errors would come back at once, over and over.
-        if let Err(error) = self.0.recv(&mut buffer).await
-            && error.raw_os_error() != Some(libc::ENOBUFS)
-        {
-            std::future::pending::<()>().await;
-        }
-        // The rest of a burst.
-        loop {
-            buffer.clear();
-            if !matches!(self.0.recv(&mut buffer).now_or_never(), Some(Ok(()))) {
-                break;
-            }
-        }
+        self.0.changed().await;
     }
 }
 

@@ -125,6 +125,14 @@ impl MapError {
         }
     }
 
+    /// The kernel's number of what is wrong with one entry.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
     /// Whether the table has no room left.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Refused { table_id, source, .. } if is_full(*table_id, source))
@@ -133,7 +141,7 @@ impl MapError {
 
 fn is_full(table: Table, source: &io::Error) -> bool {
     // A hash says E2BIG; a trie ENOSPC; both may be out of preallocated elements with ENOMEM.
-    matches!(table.spec().kind, Kind::Hash | Kind::LruHash | Kind::LpmTrie)
+    matches!(table.spec().kind, Kind::Hash | Kind::LruHash | Kind::LpmTrie | Kind::DeviceHash)
         && matches!(source.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))
 }
 

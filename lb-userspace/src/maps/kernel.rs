@@ -281,7 +281,7 @@ impl MapStore for KernelStore {
         let (spec, entries) = (table.spec(), entries_of(table, Operation::Update, keys, Some(values))?);
         let (key_size, value_size) = (spec.key_size as usize, spec.value_size as usize);
         // Per-CPU values would need to be multiplied; they are few.
-        let mut singly = spec.kind == Kind::PerCpuArray || entries < 2;
+        let mut singly = matches!(spec.kind, Kind::PerCpuArray | Kind::DeviceHash) || entries < 2;
         let mut done = 0;
         while done < entries && !singly {
             let count = BATCH.min(entries - done);
@@ -316,7 +316,7 @@ impl MapStore for KernelStore {
             let rest = &keys[done * key_size..][..count * key_size];
             // Whatever the batch did not take (arrays, tries before they had batches, an entry that is not there) goes
             // one by one.
-            let removed = if count < 2 || is_array(table) {
+            let removed = if count < 2 || is_array(table) || table.spec().kind == Kind::DeviceHash {
                 0
             } else {
                 match self.map(table)?.delete_batch(rest, count) {

@@ -210,6 +210,7 @@ const fn number_of(kind: Kind) -> u32 {
         Kind::PerCpuArray => 6,
         Kind::LruHash => 9,
         Kind::LpmTrie => 11,
+        Kind::DeviceHash => 25,
     }
 }
 

@@ -20,6 +20,7 @@ pub const fn size_option(table: Table) -> &'static str {
         Table::Fragments => "--max-fragments",
         Table::Sockets => "--max-sockets",
         Table::Ifaces
+        | Table::Devices
         | Table::Netns
         | Table::IfaceStats
         | Table::Settings
