@@ -500,8 +500,9 @@ impl IfaceEntry {
 pub mod iface_flag {
     /// Packets come from outside the cluster (F9).
     pub const EXTERNAL: u16 = 1 << 0;
-    /// A device with a driver of its own: what XDP sends back by the way it came goes out (`XDP_TX`).
-    pub const BOUNCE: u16 = 1 << 1;
+    /// A network card: what comes in has complete transport checksums, and what XDP sends back by the way it came goes
+    /// out (`XDP_TX`).
+    pub const CARD: u16 = 1 << 1;
     /// What is translated here goes to its next hop at once, past the host's stack (direct forwarding).
     pub const DIRECT: u16 = 1 << 2;
     /// A veth whose other end is in another network namespace: packets may be put in at that end (`bpf_redirect_peer`).

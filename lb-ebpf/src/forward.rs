@@ -124,7 +124,7 @@ fn via_xdp<F: Forward, const FRAGS: bool>(xdp: Xdp<FRAGS>) -> Option<u32> {
     }
     let wanted = F::lookup(&mut frame, 0)?;
     // From here on nobody would finish it.
-    if !F::is_complete(&frame, &wanted)? {
+    if at.flags & iface_flag::CARD == 0 && !F::is_complete(&frame, &wanted)? {
         return None;
     }
     let mut route = question(F::IS_V6, ifindex, &wanted);
@@ -133,7 +133,7 @@ fn via_xdp<F: Forward, const FRAGS: bool>(xdp: Xdp<FRAGS>) -> Option<u32> {
         return None;
     }
     // Back by the way it came. A veth may drop that, and not say so: there it is a redirect like others.
-    let action = if route.ifindex == ifindex && at.flags & iface_flag::BOUNCE != 0 {
+    let action = if route.ifindex == ifindex && at.flags & iface_flag::CARD != 0 {
         xdp_action::XDP_TX
     } else {
         redirect(route.ifindex)?

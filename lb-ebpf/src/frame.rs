@@ -5,12 +5,13 @@ use core::mem::offset_of;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_xdp_get_buff_len};
-use lb_common::abi::config_flag;
+use lb_common::abi::{config_flag, iface_flag};
 use lb_common::engine::answer::NOTE_MAGIC;
+use lb_common::engine::checksum::{fix_complete, fix_keeping_kind};
 use lb_common::engine::packet::{Packet, TransportFix};
 use lb_common::engine::tables::Tables;
 
-use crate::tables::KernelTables;
+use crate::tables::{KernelTables, iface};
 
 /// Offsets are cut to this, so that the verifier knows their bound. `parse::MAX_TRANSPORT_OFFSET` and what ICMP quotes
 /// stay below.
@@ -47,6 +48,8 @@ pub trait Context {
     fn len(&self) -> usize;
     /// Tries to make the first `end` bytes reachable.
     fn pull(&self, end: usize);
+    /// Whether the packet's transport checksum is complete, whatever it looks like.
+    fn is_complete(&self) -> bool;
     /// See [`Packet::fix_transport_checksum`]; `None` = do it by the field's value.
     fn fix_transport_checksum(&self, field: usize, fix: &TransportFix) -> Option<Option<()>>;
 }
@@ -77,6 +80,11 @@ impl<const FRAGS: bool> Context for Xdp<FRAGS> {
 
     #[inline(always)]
     fn pull(&self, _end: usize) {}
+
+    #[inline(always)]
+    fn is_complete(&self) -> bool {
+        iface(self.ifindex()).1 & iface_flag::CARD != 0
+    }
 
     #[inline(always)]
     fn fix_transport_checksum(&self, _field: usize, _fix: &TransportFix) -> Option<Option<()>> {
@@ -209,6 +217,11 @@ impl Context for Skb {
         let _failed = unsafe { bpf_skb_pull_data(self.0, end as u32) };
     }
 
+    #[inline(always)]
+    fn is_complete(&self) -> bool {
+        false
+    }
+
     /// The kernel knows whether the checksum is complete, so its helper does the right thing for both kinds.
     #[inline(always)]
     fn fix_transport_checksum(&self, field: usize, fix: &TransportFix) -> Option<Option<()>> {
@@ -332,6 +345,11 @@ impl<C: Context> Packet for Frame<C> {
             return done;
         }
         let old = self.half(field)?;
-        self.set_half(field, lb_common::engine::checksum::fix_keeping_kind(old, fix))
+        let new = if old == fix.pseudo_header && self.0.is_complete() {
+            fix_complete(old, fix)
+        } else {
+            fix_keeping_kind(old, fix)
+        };
+        self.set_half(field, new)
     }
 }

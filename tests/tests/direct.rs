@@ -4,12 +4,17 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
+use aya::programs::{Program, XdpMode};
+use lb_common::abi::{Config, IfaceEntry, iface_flag};
+use lb_common::tables::Table;
 use lb_tests::hosts::{Hosts, Manifest, NODE, Place, parse, run, vip};
 use lb_tests::node::{Talk, TestNode, VIP4, VIP6, address};
 use lb_tests::patience::wait_for;
+use lb_tests::rows::kernel::{Loaded, small};
 use lb_tests::scene::kernel_counter;
 use lb_userspace::lab::netns::Namespace;
-use lb_userspace::lab::topology::{GATEWAY_V4, GATEWAY_V6};
+use lb_userspace::lab::topology::{GATEWAY_V4, GATEWAY_V6, POD_INTERFACE};
+use lb_userspace::maps::{KernelStore, MapStore};
 use serde_json::{Value, json};
 
 const AGENT: [&str; 2] = ["--hook", "tc"];
@@ -73,6 +78,68 @@ fn nothing_goes_through_the_hosts_forwarding_at_native_xdp() {
     hosts.like_between_machines();
     // Of these packets one in 65,536 looks unfinished. There are some ten thousand, and the host drops it: it is sent again.
     nothing_through_the_host(&hosts, "xdp", 8);
+}
+
+/// Back by the way they came, as on a host with one network card: here a wire stands for it whose other end has an XDP
+/// program too, without which a veth drops what is sent back.
+#[test]
+fn packets_go_back_by_the_way_they_came_at_native_xdp() {
+    let hosts = Hosts::new();
+    hosts.like_between_machines();
+    hosts.net.write("web.yaml", &Manifest::new("web", 1, &[Place::Remote]).spec("type: NodePort").text());
+    let node = hosts.net.node().namespace();
+    strict(node);
+    // Later it would take the mark away.
+    hosts.agent("xdp", &["--forwarding", "direct"]).kill();
+    let attach = || {
+        let mut loaded = Loaded::new(&["lb_xdp"], &Config::with_ticks_per_second(100), small).expect("loads");
+        let Some(Program::Xdp(program)) = loaded.ebpf.program_mut("lb_xdp") else { panic!("no XDP program") };
+        program.attach(POD_INTERFACE, XdpMode::Driver).expect("attaches");
+        loaded
+    };
+    let _attached = hosts.other().run(attach).expect("enters");
+    let wire = hosts.net.node().netlink().link("veth-r").unwrap().index;
+    let mut store = KernelStore::open_pinned(&hosts.net.pin_dir()).unwrap();
+    let entry = store.lookup(Table::Ifaces, &wire.to_ne_bytes()).unwrap().unwrap();
+    let mut entry: IfaceEntry = bytemuck::pod_read_unaligned(&entry);
+    entry.flags |= iface_flag::CARD;
+    store.update(Table::Ifaces, &wire.to_ne_bytes(), bytemuck::bytes_of(&entry)).unwrap();
+    // It must not be a redirect.
+    assert!(store.delete(Table::Devices, &wire.to_ne_bytes()).unwrap(), "it took redirects");
+    for v6 in [false, true] {
+        let node_port = SocketAddr::new(parse(NODE)[usize::from(v6)], 30_001);
+        let mut talk = hosts.connect(Place::Remote, node_port).unwrap();
+        assert_eq!(talk.heard.client.ip(), node_port.ip(), "masqueraded");
+        talk.echo(&vec![7; 100_000]).unwrap();
+        talk.finish().unwrap();
+    }
+}
+
+/// A neighbour has another hardware address now, and nobody was told. The kernel, whose own packets do not go there, would
+/// believe the old one for ever.
+#[test]
+fn silent_neighbours_are_asked_at_native_xdp() {
+    const OLD: &str = "02:09:09:09:09:09";
+    let hosts = Hosts::new();
+    hosts.like_between_machines();
+    hosts.net.write("web.yaml", &Manifest::new("web", 1, &[Place::Local(0)]).spec("type: NodePort").text());
+    let node = hosts.net.node().namespace();
+    for family in ["ipv4", "ipv6"] {
+        let quick = || fs::write(format!("/proc/sys/net/{family}/neigh/veth-s0/delay_first_probe_time"), "1");
+        node.run(quick).expect("enters").expect("a sysctl");
+    }
+    let _agent = hosts.agent("xdp", &["--forwarding", "direct"]);
+    for v6 in [false, true] {
+        let service = SocketAddr::new(vip(1, v6), 80);
+        hosts.dial(Place::Client, service).unwrap();
+        let pod = Place::Local(0).address(v6);
+        hosts.net.ip(&format!("neigh replace {pod} dev veth-s0 lladdr {OLD} nud stale"));
+        wait_for("the neighbour to be forgotten", || {
+            !hosts.net.ip(&format!("neigh show {pod} dev veth-s0")).contains(OLD)
+        });
+    }
+    // The host looks for it anew. (For IPv6 it would need a link-local address, which it has not.)
+    hosts.dial(Place::Client, SocketAddr::new(vip(1, false), 80)).unwrap();
 }
 
 /// Whether all interfaces forward like this, and for this reason, as `lb status` has it.

@@ -299,6 +299,27 @@ fn cases(hook: Hook, net: Net) {
     node.node().namespace().run(inside).unwrap();
 }
 
+/// What comes in by a network card is finished: there a checksum that looks otherwise is corrected as one that is.
+#[test]
+fn a7_a_card_has_complete_checksums() {
+    let node = node();
+    let inside = || {
+        let mut direct = Direct::new(&node, Hook::Xdp);
+        let conn = flow(&mut direct, Net::V4);
+        direct.kernel.mark_interface(1, iface_flag::DIRECT | iface_flag::CARD).unwrap();
+        let macs = direct.macs.clone();
+        let mut case = Case { node: &node, direct, conn };
+        let payload = |number: u16| case.request().payload(number.to_be_bytes());
+        let looks_unfinished = |packet: &Packet| {
+            packet.clone().checksum(Checksum::Right).frame()
+                == packet.clone().checksum(Checksum::Partial).frame()
+        };
+        let packet = (0..=u16::MAX).map(payload).find(looks_unfinished).expect("one of 65,536");
+        case.handed_over("looks unfinished", packet, &macs);
+    };
+    node.node().namespace().run(inside).unwrap();
+}
+
 #[test]
 fn a8_what_is_out_of_the_ordinary_is_left_to_the_host_ipv4() {
     cases(Hook::Tc, Net::V4);

@@ -34,12 +34,13 @@ const SOCKET_LB: &str = "--socket-lb";
 const XDP: &str = "xdp";
 
 /// Everybody, and whether it is measured with large packets as well.
-pub(crate) const ALL: [(Contender, bool); 10] = [
+pub(crate) const ALL: [(Contender, bool); 11] = [
     (Contender::Direct, true),
     (agent("lb-tc-direct", &["--hook", "tc", "--forwarding", "direct"]), true),
     (agent("lb-tc-kernel", &["--hook", "tc", "--forwarding", "kernel"]), false),
     (agent("lb-socket", &["--hook", "tc", "--forwarding", "direct", SOCKET_LB, "on"]), true),
     (agent("lb-xdp", &["--hook", XDP]), true),
+    (agent("lb-xdp-direct", &["--hook", XDP, "--forwarding", "direct"]), true),
     (agent("lb-xdp-generic", &["--hook", "xdp-generic"]), false),
     (Contender::Nftables(1), true),
     (Contender::Nftables(5_000), false),
@@ -65,6 +66,11 @@ impl Contender {
     /// Whether pods are to be wired for native XDP, as `lb lab up --hook xdp` does.
     pub(crate) fn native_xdp(self) -> bool {
         matches!(self, Self::Agent { arguments, .. } if arguments.contains(&XDP))
+    }
+
+    /// Whether pods are to finish checksums themselves, as `lb lab up --hook xdp --forwarding direct` has them do.
+    pub(crate) fn finished_checksums(self) -> bool {
+        self.native_xdp() && matches!(self, Self::Agent { arguments, .. } if arguments.contains(&"direct"))
     }
 
     /// What the client dials.

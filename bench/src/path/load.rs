@@ -207,8 +207,7 @@ mod tests {
     fn loads_get_through() {
         for (number, contender) in [Contender::Direct, Contender::Nftables(3)].into_iter().enumerate() {
             // Numbers of stages are the process's own.
-            let mut stage =
-                Stage::new(100 + number, 1_500, contender.native_xdp()).expect("a stage (as root)");
+            let mut stage = Stage::new(100 + number, 1_500, contender).expect("a stage (as root)");
             let agent = contender.set_up(&mut stage).expect("the contender is set up");
             assert!(agent.is_none());
             for load in Load::ALL {

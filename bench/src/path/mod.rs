@@ -1,6 +1,6 @@
 //! `path`: what traffic costs from a client pod over a node to a server pod.
 
-mod contender;
+pub(crate) mod contender;
 mod cpu;
 mod iptables;
 mod load;
@@ -124,8 +124,8 @@ pub(crate) fn measure(effort: &Effort) -> anyhow::Result<Report> {
             [Some(USUAL_MTU), jumbo.then_some(JUMBO_MTU)].into_iter().flatten().map(|mtu| (*contender, mtu))
         });
     for (number, (contender, mtu)) in wanted.enumerate() {
-        let mut stage = Stage::new(number, mtu, contender.native_xdp())
-            .context("make a client, a node and a server (as root)")?;
+        let mut stage =
+            Stage::new(number, mtu, contender).context("make a client, a node and a server (as root)")?;
         match contender.set_up(&mut stage) {
             Ok(agent) => {
                 let loads = if mtu == JUMBO_MTU { &[Load::Bulk][..] } else { &Load::ALL };

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::contender::Contender;
 use super::server::Server;
 use crate::agent;
 use crate::manifests::POD_PORT;
@@ -41,11 +42,13 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the namespaces, with this MTU everywhere and wired for native XDP if that is wanted, and starts the server.
-    pub(crate) fn new(number: usize, mtu: u32, native_xdp: bool) -> anyhow::Result<Self> {
+    /// Makes the namespaces, with this MTU everywhere and wired as the contender wants, and starts the server.
+    pub(crate) fn new(number: usize, mtu: u32, contender: Contender) -> anyhow::Result<Self> {
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let folder = folder()?;
-        let node = Node::create(&node_name(&name), &[IpAddr::V4(NODE)])?.for_native_xdp(native_xdp);
+        let node = Node::create(&node_name(&name), &[IpAddr::V4(NODE)])?
+            .for_native_xdp(contender.native_xdp())
+            .with_finished_checksums(contender.finished_checksums());
         let mut stage = Self { client: None, name, node, folder, server: None, cgroup: None };
         stage.client = Some(stage.add_pod(INTERFACES[0], CLIENT, mtu)?);
         let server = stage.add_pod(INTERFACES[1], SERVER, mtu)?;

@@ -17,6 +17,7 @@ use lb_userspace::plan::words::v4_word;
 use super::Setting;
 use crate::agent::Agent;
 use crate::manifests;
+use crate::path::contender::Contender;
 use crate::path::stage::Stage;
 use crate::sample::Spread;
 
@@ -51,7 +52,7 @@ pub(crate) fn live(
     manifests: &Path,
     changes: usize,
 ) -> anyhow::Result<Live> {
-    let stage = Stage::new(number, 1_500, false)?;
+    let stage = Stage::new(number, 1_500, Contender::Direct)?;
     // One Service more, in a file of its own.
     let write = |pod: Ipv4Addr| -> anyhow::Result<()> {
         let draft = stage.folder().join("draft");

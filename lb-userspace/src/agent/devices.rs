@@ -35,7 +35,7 @@ fn try_keep(store: &mut dyn MapStore, network: &Network) -> Result<(), MapError>
     Ok(())
 }
 
-/// Redirected packets go past a queue. On devices made of software somebody has put it there.
-fn may_be_given(link: &Link) -> bool {
+/// Whether packets may be redirected to it. They go past a queue. On devices made of software somebody has put it there.
+pub(super) fn may_be_given(link: &Link) -> bool {
     link.xdp.is_some_and(|xdp| xdp.takes_redirects()) && (link.physical || !link.queue)
 }

@@ -176,9 +176,9 @@ impl Keeper {
         let external = if self.external.matches(&link.name) { iface_flag::EXTERNAL } else { 0 };
         // Put in at the other end, they would go past the queue.
         let peer = if link.to_elsewhere && !link.queue { iface_flag::PEER } else { 0 };
-        let bounce = if link.physical { iface_flag::BOUNCE } else { 0 };
+        let card = if link.card { iface_flag::CARD } else { 0 };
         let buffers = if link.xdp.is_some_and(Features::takes_buffers) { iface_flag::BUFFERS } else { 0 };
-        external | peer | bounce | buffers | forwarding.flags()
+        external | peer | card | buffers | forwarding.flags()
     }
 
     /// Brings the flags up to date of the interfaces that have the programs.
@@ -218,6 +218,11 @@ impl Keeper {
     pub(super) fn missing(&self) -> Vec<&str> {
         let attached: BTreeSet<_> = self.attached.values().map(|held| held.name.as_str()).collect();
         self.wanted.names().filter(|name| !attached.contains(name)).collect()
+    }
+
+    /// Whether packets are redirected at XDP, past the kernel's neighbour code.
+    pub(super) fn redirects(&self) -> bool {
+        self.attached.values().any(|held| held.hook == Hook::Xdp && Forwarding::of(held.written.0).direct)
     }
 
     /// How many interfaces have the programs.

@@ -10,6 +10,7 @@ mod devices;
 mod fence;
 mod keeper;
 mod memory;
+mod neighbours;
 mod network;
 mod privileges;
 mod rules;

@@ -14,6 +14,8 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection};
 use tracing::warn;
 
+use super::neighbours;
+use crate::ethtool::Ethtool;
 use crate::forwarding::{Device, Devices, Features};
 use crate::model::config::Interface;
 use crate::model::desired::Family;
@@ -25,6 +27,8 @@ pub(super) struct Link {
     pub(super) ifindex: u32,
     pub(super) name: String,
     pub(super) physical: bool,
+    /// Physical, and what comes in has complete checksums.
+    pub(super) card: bool,
     /// A veth whose other end is in another network namespace.
     pub(super) to_elsewhere: bool,
     /// Packets going out wait in a queue, perhaps one that limits them.
@@ -105,6 +109,13 @@ impl Watcher {
         }
     }
 
+    /// See [`neighbours::keep_in_use`].
+    pub(super) async fn use_neighbours(&self, network: &Network) {
+        if let Err(error) = neighbours::keep_in_use(&self.handle, network).await {
+            warn!("neighbours are not asked for: {error}");
+        }
+    }
+
     /// What there is now.
     pub(super) async fn look(&self) -> anyhow::Result<Network> {
         let mut network = Network::default();
@@ -124,6 +135,7 @@ impl Watcher {
                 ifindex,
                 name: String::new(),
                 physical: true,
+                card: false,
                 to_elsewhere: false,
                 queue: false,
                 mac: [0; 6],
@@ -150,6 +162,7 @@ impl Watcher {
                 }
             }
             link.to_elsewhere = veth && elsewhere;
+            link.card = link.physical && is_card(&link.name);
             below.extend(under.filter(|_| on_top && !elsewhere));
             interfaces.insert(ifindex, Interface { name: link.name.clone(), addresses: Vec::new() });
             if !loopback {
@@ -222,6 +235,12 @@ impl Watcher {
                 .find(|address| crate::model::addresses::is_global(*address))
         })
     }
+}
+
+/// Whether a device with a driver of its own is one to whose packets checksums come complete: Xen's pass on between virtual
+/// machines what a socket has left unfinished, also at XDP.
+fn is_card(name: &str) -> bool {
+    Ethtool::open().and_then(|ethtool| ethtool.driver(name)).is_ok_and(|driver| driver != "vif")
 }
 
 /// Whether devices of this kind take packets of the one they are on, in its place.

@@ -51,6 +51,9 @@ const TIDY_AGAIN: Duration = Duration::from_secs(3600);
 /// A plan of more operations leaves much memory behind.
 const MANY: usize = 1_000;
 
+/// Between two looks at neighbours: of the order of what the kernel itself takes for one to be in doubt.
+const NEIGHBOURS_AGAIN: Duration = Duration::from_secs(5);
+
 /// Time between looks at what the programs have logged.
 const TRACE_LOOKS: Duration = Duration::from_millis(100);
 
@@ -168,6 +171,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         warn!("{name}: there is no such interface yet; it is attached to when it appears");
     }
     let mut announced = false;
+    let mut neighbours_at = Instant::now();
     loop {
         if agent.synced && !announced {
             agent.write_meta(config.ticks_per_second, std::process::id())?;
@@ -191,6 +195,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             }
             () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => agent.sync(),
             () = sleep_until(tidy_at) => agent.tidy(),
+            () = sleep_until(neighbours_at), if agent.keeper.redirects() => {
+                watcher.use_neighbours(&agent.network).await;
+                neighbours_at = Instant::now() + NEIGHBOURS_AGAIN;
+            }
             () = rule_changes.next() => agent.rules_changed(),
             found = looked(&mut agent.sockets) => agent.namespaces_looked_at(found),
             () = tokio::time::sleep(ATTACH_AGAIN), if incomplete => agent.keep_interfaces(),

@@ -150,7 +150,8 @@ impl Lab {
 
     fn build(&mut self, workloads: &[(Template, u32)], with_agent: bool) -> Result<()> {
         let node = Node::create(&self.places.node_netns(), &self.state.node_addresses)?
-            .for_native_xdp(self.state.native_xdp());
+            .for_native_xdp(self.state.native_xdp())
+            .with_finished_checksums(self.state.redirects());
         node.add_pod(&self.places.outside_netns(), UPLINK, &self.state.outside_addresses)?;
         let object = node_object(&self.state.node, &self.state.node_addresses, &self.state.pod_cidrs);
         self.places.write(&self.places.manifests().join("node.json"), &object)?;
@@ -232,7 +233,9 @@ impl Lab {
             ));
         }
         let wanted = lab.pod(target)?.netns.clone();
-        let node = Node::open(&lab.places.node_netns())?.for_native_xdp(lab.state.native_xdp());
+        let node = Node::open(&lab.places.node_netns())?
+            .for_native_xdp(lab.state.native_xdp())
+            .with_finished_checksums(lab.state.redirects());
         let position = lab.state.pods.iter().position(|pod| pod.netns == wanted).unwrap_or_default();
         let old = lab.state.pods.remove(position);
         remove_file(&lab.places.pod_manifest(&old.template.namespace, &old.name))?;

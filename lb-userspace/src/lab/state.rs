@@ -104,6 +104,11 @@ impl State {
         }
     }
 
+    /// Whether the agent redirects packets at native XDP.
+    pub fn redirects(&self) -> bool {
+        self.native_xdp() && self.forwarding.as_deref() == Some("direct")
+    }
+
     /// Whether the agent attaches by native XDP. `auto` does not on veth pairs.
     pub fn native_xdp(&self) -> bool {
         self.hook.as_deref() == Some("xdp")

@@ -49,6 +49,7 @@ pub struct Node {
     namespace: Namespace,
     netlink: Netlink,
     native_xdp: bool,
+    finished: bool,
 }
 
 impl Node {
@@ -64,7 +65,7 @@ impl Node {
             Ok(netlink)
         });
         match made {
-            Ok(netlink) => Ok(Self { namespace, netlink, native_xdp: false }),
+            Ok(netlink) => Ok(Self { namespace, netlink, native_xdp: false, finished: false }),
             Err(error) => {
                 // The first error is the one to report.
                 let _ = Namespace::remove(name);
@@ -80,7 +81,7 @@ impl Node {
     pub fn open(name: &str) -> Result<Self> {
         let namespace = Namespace::open(name)?;
         let netlink = Netlink::of(&namespace)?;
-        Ok(Self { namespace, netlink, native_xdp: false })
+        Ok(Self { namespace, netlink, native_xdp: false, finished: false })
     }
 
     /// From now on pods are wired for native XDP on the node's interfaces.
@@ -93,6 +94,14 @@ impl Node {
     #[must_use]
     pub fn for_native_xdp(mut self, yes: bool) -> Self {
         self.native_xdp = yes;
+        self
+    }
+
+    /// From now on pods finish the checksums of their packets themselves, as on a wire between machines: for direct
+    /// forwarding at native XDP, which leaves others to the host.
+    #[must_use]
+    pub fn with_finished_checksums(mut self, yes: bool) -> Self {
+        self.finished = yes;
         self
     }
 
@@ -139,6 +148,9 @@ impl Node {
         if self.native_xdp {
             self.namespace.run(|| switch(interface, Flag::Tso, false))??;
             pod.run(|| switch(POD_INTERFACE, Flag::Gro, true))??;
+        }
+        if self.finished {
+            pod.run(|| switch(POD_INTERFACE, Flag::TxChecksum, false))??;
         }
         self.netlink.set_up(outer.index)?;
         inside.set_up(inner.index)?;

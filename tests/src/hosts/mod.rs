@@ -34,6 +34,8 @@ use crate::node::{Agent, TestNode};
 
 /// Port that all servers listen on, TCP and UDP.
 pub const PORT: u16 = 8080;
+/// Native XDP with direct forwarding, between wires like those between machines, as a hook.
+pub const XDP_DIRECT: &str = "xdp-direct";
 /// The MTU of a wire on the way to [`Place::Far`].
 pub const SMALL_MTU: u32 = 1300;
 /// An address in both families: IPv4, IPv6.
@@ -152,8 +154,19 @@ impl Hosts {
         this
     }
 
-    /// Starts an agent on all interfaces of the node, and waits until it is ready.
+    /// Starts an agent on all interfaces of the node, and waits until it is ready. At [`XDP_DIRECT`] it redirects packets.
+    ///
+    /// # Panics
+    /// When it does not come up.
     pub fn agent(&self, hook: &str, more: &[&str]) -> Agent {
+        if hook == XDP_DIRECT {
+            self.like_between_machines();
+            let agent = self.agent("xdp", &[&["--forwarding", "direct"], more].concat());
+            let links = self.net.links();
+            let direct = links.iter().filter(|link| link["forwarding"]["direct"] == true);
+            assert_eq!(direct.count(), 5, "interfaces: {links:?}");
+            return agent;
+        }
         let usual =
             ["--node-name", "here", "--iface", "veth*", "--iface", "ext0", "--external-iface", "ext0"];
         self.net.agent(&[&["--hook", hook][..], &usual, more].concat())

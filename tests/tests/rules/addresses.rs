@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use lb_tests::hosts::{Hosts, Manifest, NODE, OUTSIDE_TOO, Place, parse, vip};
 
-use crate::{hear, names, servers};
+use crate::{hear, names, redirected_at_xdp, servers};
 
 /// Addresses that nobody on the node has: an external IP, a load balancer's, one that the load balancer itself serves.
 const PUBLIC: [[&str; 2]; 3] =
@@ -16,7 +16,13 @@ fn public(number: usize, v6: bool) -> SocketAddr {
 }
 
 #[test]
-fn f5_external_and_load_balancer_addresses() {
+fn f5_external_and_load_balancer_addresses_at_tc() {
+    f5_external_and_load_balancer_addresses("tc");
+}
+
+redirected_at_xdp! { f5_external_and_load_balancer_addresses }
+
+fn f5_external_and_load_balancer_addresses(hook: &str) {
     let hosts = Hosts::new();
     let backends = [Place::Local(0), Place::Remote];
     let [external, ours, theirs] = PUBLIC;
@@ -29,7 +35,7 @@ fn f5_external_and_load_balancer_addresses() {
         .spec(&format!("type: LoadBalancer, externalIPs: ['{}', '{}']", external[0], external[1]))
         .ingress(&ingress);
     hosts.net.write("web.yaml", &service.text());
-    let _agent = hosts.agent("tc", &[]);
+    let _agent = hosts.agent(hook, &[]);
     for v6 in [false, true] {
         let node = parse(NODE)[usize::from(v6)];
         for number in [0, 1] {

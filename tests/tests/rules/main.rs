@@ -38,6 +38,20 @@ macro_rules! at_every_hook {
 }
 use at_every_hook;
 
+/// Makes a test of a function for native XDP with direct forwarding: node ports and the like on network cards, for which veth
+/// pairs stand that leave nothing to be finished.
+macro_rules! redirected_at_xdp {
+    ($($name:ident)*) => {
+        mod redirected_at_xdp {
+            $(#[test]
+            fn $name() {
+                super::$name(lb_tests::hosts::XDP_DIRECT);
+            })*
+        }
+    };
+}
+use redirected_at_xdp;
+
 /// What several new connections hear: at least two for each server there is, so that round robin visits them all.
 fn hear(hosts: &Hosts, from: Place, to: SocketAddr) -> Vec<Heard> {
     let dial = |_| hosts.dial(from, to).unwrap_or_else(|error| panic!("{from:?} to {to}: {error}"));

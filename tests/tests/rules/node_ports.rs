@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lb_tests::hosts::{Hosts, Manifest, NODE, Place, parse};
 
-use crate::{at_every_hook, hear, names, servers};
+use crate::{at_every_hook, hear, names, redirected_at_xdp, servers};
 
 /// The node port of a Service, TCP; the one for UDP is 100 above.
 pub(crate) fn node_port(number: u16, v6: bool) -> SocketAddr {
@@ -12,6 +12,7 @@ pub(crate) fn node_port(number: u16, v6: bool) -> SocketAddr {
 }
 
 at_every_hook! { f6_a2_cluster_policy v4_local_policy }
+redirected_at_xdp! { f6_a2_cluster_policy v4_local_policy }
 
 /// Everybody reaches all backends, here and on the other host; who is not of this node's pods is masqueraded, and the
 /// answers find back.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_tests::hosts::{Hosts, Manifest, NODE, Place, SMALL_MTU, parse, run};
 
-use crate::at_every_hook;
+use crate::{at_every_hook, redirected_at_xdp};
 
 /// Some packets more than a window.
 const BULK: usize = 500_000;
@@ -12,6 +12,7 @@ const BULK: usize = 500_000;
 const DATAGRAM: usize = 8_192;
 
 at_every_hook! { a4_path_mtu a5_long_datagrams }
+redirected_at_xdp! { a4_path_mtu a5_long_datagrams }
 
 /// What the kernel there knows of the path to an address.
 fn known_mtu(hosts: &Hosts, from: Place, to: IpAddr) -> bool {
