@@ -1,27 +1,21 @@
 //! Direct forwarding: a translated packet goes to its next hop from here, past the host's stack.
 //!
-//! The route is looked up for each packet in the kernel's own tables, which follow links, routes and neighbours by
-//! themselves, whether an agent runs or not. What they do not answer at once is left to the host's stack.
+//! Routes are looked up in the kernel's own tables, which follow links, routes and neighbours by themselves, whether an
+//! agent runs or not. What they do not answer at once is left to the host's stack.
 
-use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_REDIRECT, TC_ACT_UNSPEC, bpf_fib_lookup, bpf_redir_neigh,
-    xdp_action, xdp_md,
-};
-use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_UNSPEC, bpf_redir_neigh, xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_redirect_neigh, bpf_redirect_peer};
 use lb_common::abi::iface_flag;
-use lb_common::engine::forward::{Forward, Lookup, MacPair, destination, hop, is_v6};
+use lb_common::engine::forward::{Forward, destination, hop, is_v6};
 use lb_common::engine::parse::{V4, V6};
-use lb_common::family::Address;
 
 use crate::frame::{Frame, Skb, Xdp};
 use crate::maps::DEVICES;
+use crate::routes::{self, macs};
 use crate::tables::{iface, iface_entry};
 
-/// Address families as the kernel numbers them.
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 /// Packets that are to this host's hardware address (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 
@@ -54,20 +48,19 @@ fn via<F: Forward>(skb: Skb) -> Option<()> {
     let (context, segment, ifindex) = (skb.0, skb.segment(), skb.ifindex());
     let mut frame = Frame(skb);
     let wanted = F::lookup(&mut frame, segment)?;
-    let mut route = question(F::IS_V6, ifindex, &wanted);
-    answer(context.cast(), &mut route)?;
-    let (_, flags) = iface(route.ifindex);
-    let redirected = if flags & iface_flag::PEER != 0 {
-        hop::<F, _>(&mut frame, Some(macs(&route)))?;
+    let way = routes::way(context.cast(), ifindex, &wanted)?;
+    let [a, b, c, _] = way.next;
+    let redirected = if way.family == 0 {
+        hop::<F, _>(&mut frame, Some([a, b, c]))?;
         // SAFETY: no pointers; kernel 5.10 or later.
-        unsafe { bpf_redirect_peer(route.ifindex, 0) }
+        unsafe { bpf_redirect_peer(way.ifindex, 0) }
     } else {
         hop::<F, _>(&mut frame, None)?;
         // SAFETY: addresses of either family have the same place, the longer one fills it; kernel 5.10 or later.
         unsafe {
-            let mut next = bpf_redir_neigh { nh_family: u32::from(route.family), ..core::mem::zeroed() };
-            next.__bindgen_anon_1.ipv6_nh = route.__bindgen_anon_4.ipv6_dst;
-            bpf_redirect_neigh(route.ifindex, &raw mut next, size_of::<bpf_redir_neigh>() as i32, 0)
+            let mut next = bpf_redir_neigh { nh_family: way.family, ..core::mem::zeroed() };
+            next.__bindgen_anon_1.ipv6_nh = way.next;
+            bpf_redirect_neigh(way.ifindex, &raw mut next, size_of::<bpf_redir_neigh>() as i32, 0)
         }
     };
     (redirected == i64::from(TC_ACT_REDIRECT)).then_some(())
@@ -127,8 +120,8 @@ fn via_xdp<F: Forward, const FRAGS: bool>(xdp: Xdp<FRAGS>) -> Option<u32> {
     if at.flags & iface_flag::CARD == 0 && !F::is_complete(&frame, &wanted)? {
         return None;
     }
-    let mut route = question(F::IS_V6, ifindex, &wanted);
-    answer(context.cast(), &mut route)?;
+    let mut room = MaybeUninit::uninit();
+    let route = routes::ask(context.cast(), &mut room, ifindex, &wanted)?;
     if has_more && iface(route.ifindex).1 & iface_flag::BUFFERS == 0 {
         return None;
     }
@@ -138,7 +131,7 @@ fn via_xdp<F: Forward, const FRAGS: bool>(xdp: Xdp<FRAGS>) -> Option<u32> {
     } else {
         redirect(route.ifindex)?
     };
-    hop::<F, _>(&mut frame, Some(macs(&route)))?;
+    hop::<F, _>(&mut frame, Some(macs(route)))?;
     Some(action)
 }
 
@@ -148,49 +141,4 @@ fn redirect(ifindex: u32) -> Option<u32> {
     // On a miss it gives back the flags.
     let action = DEVICES.redirect(ifindex, u64::from(xdp_action::XDP_PASS)).ok()?;
     (action == xdp_action::XDP_REDIRECT).then_some(action)
-}
-
-/// Has the kernel answer the question. `None`: no route, no neighbour yet, too long for the path, of this host. The host
-/// knows what to say.
-#[inline(always)]
-fn answer(context: *mut c_void, route: &mut bpf_fib_lookup) -> Option<()> {
-    // SAFETY: the kernel's context, and a structure of the size given.
-    let found = unsafe { fib_lookup(context, route, size_of::<bpf_fib_lookup>() as i32, 0) };
-    (found == i64::from(BPF_FIB_LKUP_RET_SUCCESS)).then_some(())
-}
-
-#[inline(always)]
-fn question<A: Address>(v6: bool, ifindex: u32, wanted: &Lookup<A>) -> bpf_fib_lookup {
-    // SAFETY: plain integers, for which zero is a value.
-    let mut route: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    let ports = u32::from_be(wanted.ports);
-    route.family = if v6 { AF_INET6 } else { AF_INET };
-    route.l4_protocol = wanted.protocol;
-    route.sport = ((ports >> 16) as u16).to_be();
-    route.dport = (ports as u16).to_be();
-    route.__bindgen_anon_1.tot_len = wanted.len;
-    route.ifindex = ifindex;
-    if v6 {
-        route.__bindgen_anon_2.flowinfo = wanted.class;
-        let word = |address: &A, i| address.word(i);
-        let words = |address: &A| [word(address, 0), word(address, 1), word(address, 2), word(address, 3)];
-        route.__bindgen_anon_3.ipv6_src = words(&wanted.src);
-        route.__bindgen_anon_4.ipv6_dst = words(&wanted.dst);
-    } else {
-        route.__bindgen_anon_2.tos = wanted.class as u8;
-        route.__bindgen_anon_3.ipv4_src = wanted.src.word(0);
-        route.__bindgen_anon_4.ipv4_dst = wanted.dst.word(0);
-    }
-    route
-}
-
-/// The hardware addresses of the next hop, as they go in front of the packet.
-#[inline(always)]
-fn macs(route: &bpf_fib_lookup) -> MacPair {
-    let (d, s) = (&route.dmac, &route.smac);
-    [
-        u32::from_ne_bytes([d[0], d[1], d[2], d[3]]),
-        u32::from_ne_bytes([d[4], d[5], s[0], s[1]]),
-        u32::from_ne_bytes([s[2], s[3], s[4], s[5]]),
-    ]
 }

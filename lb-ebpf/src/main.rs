@@ -8,6 +8,7 @@ mod call;
 mod forward;
 mod frame;
 mod maps;
+mod routes;
 mod sockets;
 mod steps;
 mod tables;

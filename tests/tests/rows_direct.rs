@@ -4,6 +4,9 @@
 //! All packet rows run with it on, in a network namespace where everything is routed to one neighbour: a packet that is
 //! handed over must be the very packet that is left to the host elsewhere, but for the hop and the hardware addresses.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use lb_common::abi::{DeviceEntry, iface_flag};
 use lb_common::engine::Position;
 use lb_common::engine::checksum::{half_delta, update};
@@ -21,6 +24,7 @@ use lb_userspace::lab::link::Netlink;
 use lb_userspace::lab::topology::POD_INTERFACE;
 use lb_userspace::maps::MapStore;
 use lb_userspace::model::desired::Protocol;
+use nix::time::{ClockId, clock_gettime};
 
 /// What a program of a hook returns for a packet that is left to the host, and for one that it hands over.
 const fn actions(hook: Hook) -> (u32, u32) {
@@ -89,6 +93,15 @@ impl Direct {
         let mut frame = packet.frame();
         frame[..6].fill(0);
         self.kernel.run(&frame, Position::default()).unwrap()
+    }
+}
+
+/// Waits for the kernel's clock to tick. The coarse clock goes with the ticks; none is longer than 10 ms.
+fn next_tick() {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock"));
+    let start = now();
+    while now() < start + Duration::from_millis(11) {
+        sleep(Duration::from_millis(1));
     }
 }
 
@@ -208,9 +221,15 @@ impl Case<'_> {
         self.request().payload(vec![7; len - rest])
     }
 
+    /// What becomes of a packet once what was known of routes counts no more: it does for a tick of the kernel's clock.
+    fn give(&mut self, packet: &Packet) -> Outcome {
+        next_tick();
+        self.direct.give(packet)
+    }
+
     /// Asserts that a request is handed over: with these hardware addresses, and one hop less.
     fn handed_over(&mut self, what: &str, packet: Packet, macs: &[u8]) {
-        let outcome = self.direct.give(&packet);
+        let outcome = self.give(&packet);
         let hops = packet.hop_limit - 1;
         let mut wanted = self.conn.onward(Packet { hop_limit: hops, ..packet }).frame();
         wanted[..12].copy_from_slice(macs);
@@ -219,7 +238,7 @@ impl Case<'_> {
 
     /// Asserts that a request is translated and left to the host, its hops not counted.
     fn left(&mut self, what: &str, packet: &Packet) {
-        let outcome = self.direct.give(packet);
+        let outcome = self.give(packet);
         let mut wanted = self.conn.onward(packet.clone()).frame();
         wanted[..6].fill(0);
         assert_eq!((outcome.action, outcome.frame), (self.direct.left, wanted), "{what}");

@@ -15,6 +15,7 @@ pub mod open;
 pub mod packet;
 pub mod parse;
 pub mod rewrite;
+pub mod route;
 mod sctp;
 pub mod select;
 pub mod socket;
