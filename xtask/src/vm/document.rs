@@ -17,8 +17,17 @@ pub(crate) struct Run {
     pub(crate) name: String,
     /// Debian's package, with its version.
     pub(crate) package: String,
-    /// All was well.
+    /// How QEMU ended.
+    pub(crate) status: Option<i32>,
+    /// What the guest said.
     pub(crate) log: Log,
+}
+
+impl Run {
+    /// All was well.
+    pub(crate) fn is_good(&self) -> bool {
+        self.log.verdict(self.status).is_ok()
+    }
 }
 
 /// How the cells of a row come about: of one check, or of all whose names begin so where it ends in a slash.
@@ -57,11 +66,6 @@ const ROWS: &[(&str, Cell)] = &[
     ("`lb doctor` says", Cell::Told("doctor")),
 ];
 
-/// Puts the table of these runs into docs/kernels.md.
-pub(crate) fn write(runs: &[Run]) -> anyhow::Result<()> {
-    section("table", &table(runs)?)
-}
-
 /// Replaces what stands between the marks of a section of docs/kernels.md.
 pub(crate) fn section(name: &str, contents: &str) -> anyhow::Result<()> {
     let path = step::workspace().join("docs/kernels.md");
@@ -85,9 +89,10 @@ pub(crate) fn today() -> anyhow::Result<String> {
     Ok(output(Command::new("date").args(["-u", "+%F"]))?.trim().to_owned())
 }
 
-fn table(runs: &[Run]) -> anyhow::Result<String> {
+/// What was seen in these runs.
+pub(crate) fn table(runs: &[Run]) -> anyhow::Result<String> {
     let mut text = format!("Run on {}. The kernels are Debian's for virtual machines, x86-64:\n\n", today()?);
-    for Run { name, package, log } in runs {
+    for Run { name, package, log, .. } in runs {
         let release = log.fact("release").unwrap_or("?");
         writeln!(text, "- {name}: `{release}`, package {}", package.replace('_', " "))?;
     }
@@ -148,7 +153,7 @@ mod tests {
     fn run(name: &str, lines: &str) -> Run {
         let mut log = Log::default();
         lines.lines().for_each(|line| log.add(line));
-        Run { name: name.to_owned(), package: "linux-image_1".to_owned(), log }
+        Run { name: name.to_owned(), package: "linux-image_1".to_owned(), status: None, log }
     }
 
     #[test]

@@ -19,7 +19,7 @@ const QEMU: &str = "qemu-system-x86_64";
 const TOOLS: &[(&str, &str)] =
     &[(QEMU, "qemu-system-x86"), ("busybox", "busybox-static"), ("xz", "xz-utils"), ("dpkg", "dpkg")];
 /// How long a machine may take in all. Most are ready in half a minute, on a machine that has nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Packages of what is missing.
 pub(crate) fn missing() -> Vec<&'static str> {
@@ -37,8 +37,13 @@ pub(crate) fn bring(sh: &Shell) -> anyhow::Result<()> {
 }
 
 /// Boots a kernel with the archive in `machine` and listens until the machine ends. How QEMU ended, none if it had to be
-/// killed, and what the guest said.
-pub(crate) fn boot(machine: &Path, image: &Path, filter: &str) -> anyhow::Result<(Option<i32>, Log)> {
+/// killed, and what the guest said. Its lines are shown with `name` in front.
+pub(crate) fn boot(
+    machine: &Path,
+    image: &Path,
+    filter: &str,
+    name: &str,
+) -> anyhow::Result<(Option<i32>, Log)> {
     let mut command = command(machine, image, filter);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut guest = Guest(command.spawn().with_context(|| format!("start {QEMU}"))?);
@@ -58,7 +63,7 @@ pub(crate) fn boot(machine: &Path, image: &Path, filter: &str) -> anyhow::Result
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 if !line.starts_with("begin ") {
-                    println!("    {}", line.replace("\\n", "\n      "));
+                    println!("    {name}: {}", line.replace("\\n", "\n      "));
                 }
                 log.add(&line);
             }
@@ -75,19 +80,24 @@ pub(crate) fn boot(machine: &Path, image: &Path, filter: &str) -> anyhow::Result
 
 /// Software emulation: few machines can run a kernel of another make by hardware, least those that are virtual
 /// themselves. Without `-cx16` QEMU 7.2 lost guests now and then when its host was busy.
+///
+/// The guest's clock counts its instructions (`-icount`, a nanosecond each), and jumps when there is nothing to do. A host
+/// that is busy makes the machine slower, and nothing in it late.
 fn command(machine: &Path, image: &Path, filter: &str) -> Command {
     let mut command = Command::new(QEMU);
     command.args([
         "-machine",
         "pc",
         "-accel",
-        "tcg,thread=multi",
+        "tcg,thread=single",
         "-cpu",
         "max,-cx16",
+        "-icount",
+        "shift=0,sleep=off",
         "-smp",
         "1",
         "-m",
-        "1G",
+        "512M",
     ]);
     command.args(["-nodefaults", "-no-reboot", "-display", "none"]);
     command.arg("-kernel").arg(image).arg("-initrd").arg(machine.join("initramfs"));
