@@ -34,6 +34,12 @@ const XMIT_SG: u64 = 1 << 6;
 pub struct Features(u64);
 
 impl Features {
+    /// These bits of the kernel's.
+    #[must_use]
+    pub const fn of(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// It takes redirected packets.
     #[must_use]
     pub const fn takes_redirects(self) -> bool {
