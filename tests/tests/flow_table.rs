@@ -1,7 +1,7 @@
 //! The flow table when it is small: who gives way (C5), what is restored (C1), and all CPUs at the same sets. The kernel's
 //! needs root.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,19 +16,22 @@ use lb_tests::rows::row::Say;
 use lb_tests::rows::service::Svc;
 use lb_tests::rows::{Body, Hook, Host, Kernel, Packet};
 use lb_userspace::maps::{change_flows, scan_flows};
-use lb_userspace::model::desired::{Desired, Protocol};
-use lb_userspace::plan::{Limits, Options, Planner};
+use lb_userspace::model::desired::{Desired, Protocol, Surroundings};
+use lb_userspace::plan::{DEFAULT_MASQUERADE_PORTS, Limits, Options, Planner};
 
 const BACKENDS: [u8; 3] = [1, 2, 3];
 
 /// A body with one service of three backends at the first service address, port 80.
 fn serve(body: &mut dyn Body, net: Net, protocol: Protocol) {
     let services = [Svc::new(net, protocol, (net.vip(1), 80), &BACKENDS).finish()].into_iter().collect();
-    let desired = Desired { services, surroundings: surroundings() };
+    bring(body, &Desired { services, surroundings: surroundings() });
+}
+
+fn bring(body: &mut dyn Body, desired: &Desired) {
     let limits = Limits::of(body.store()).unwrap();
     let mut planner =
         Planner::adopt(body.store(), limits, Options::default(), Arc::new(|| Duration::ZERO)).unwrap();
-    let report = planner.sync(body.store(), &desired).unwrap();
+    let report = planner.sync(body.store(), desired).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
@@ -107,6 +110,23 @@ fn entries(body: &mut dyn Body, net: Net, port: u16) -> (bool, bool) {
     }
     .unwrap();
     (there, back)
+}
+
+/// Masqueraded flows to one backend, until four in ten of all source ports are taken.
+#[test]
+fn a_masqueraded_crowd_finds_source_ports() {
+    for net in Net::BOTH {
+        let mut host = Host::new();
+        let services = [Svc::new(net, Protocol::Tcp, (net.vip(1), 80), &[1]).finish()].into_iter().collect();
+        let surroundings = Surroundings { masquerade_all: true, ..surroundings() };
+        bring(&mut host, &Desired { services, surroundings });
+        let ports = DEFAULT_MASQUERADE_PORTS.len() as u16 * 2 / 5;
+        let mut taken = BTreeSet::new();
+        for port in 2000..2000 + ports {
+            let (source, _) = sent(&mut host, &request(net, Protocol::Tcp, port, Say::Open), Reason::NewFlow);
+            assert!(source.0 == net.node() && taken.insert(source.1), "{source:?}");
+        }
+    }
 }
 
 const HOOKS: [Hook; 3] = [Hook::Xdp, Hook::XdpFrags, Hook::Tc];

@@ -1,6 +1,7 @@
 //! The command line of `lb run`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -12,9 +13,10 @@ use crate::dataplane::{HookChoice, Sizes};
 use crate::dns;
 use crate::forwarding::ForwardingChoice;
 use crate::maps::DEFAULT_PIN_DIR;
-use crate::model::args::ModelArgs;
+use crate::model::args::{ModelArgs, parse_ports};
 use crate::model::config::{Interface, ModelConfig};
 use crate::model::desired::Protocol;
+use crate::plan;
 use crate::sockets::SocketArgs;
 
 /// Run the agent.
@@ -49,6 +51,11 @@ pub struct Args {
     /// The node, the cluster, and how Services are served.
     #[command(flatten)]
     pub model: ModelArgs,
+
+    /// Source ports for masqueraded flows: so many to one backend at the same time. None that local sockets take by
+    /// themselves (net.ipv4.ip_local_port_range), nor node ports
+    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_ports, default_value = "61000-65535")]
+    pub masquerade_ports: RangeInclusive<u16>,
 
     /// Balancing at sockets.
     #[command(flatten)]
@@ -146,6 +153,11 @@ fn idle_seconds() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 impl Args {
+    /// What the planner is told.
+    pub fn plan(&self) -> plan::Options {
+        plan::Options::default().with_masquerade_ports(&self.masquerade_ports)
+    }
+
     /// Sizes of the maps.
     pub fn sizes(&self) -> Sizes {
         let mut sizes = Sizes::default();

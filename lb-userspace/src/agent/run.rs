@@ -23,6 +23,7 @@ use super::sockets::Sockets;
 use super::wanted::Wanted;
 use crate::dataplane::{self, Attacher, PinDir};
 use crate::dns::Dns;
+use crate::doctor::{self, Machine};
 use crate::forwarding::Forwarding;
 use crate::health::{self, Health};
 use crate::maps::{KernelStore, MapStore};
@@ -81,6 +82,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some((pool, service)) = args.model.ranges().overlap() {
         bail!("--load-balancer-pool {pool} and --service-cidr {service} overlap; move one of them");
     }
+    let ports = doctor::masquerade_ports(&Machine::this(), &args.masquerade_ports);
+    if ports.status == doctor::Status::Warning {
+        warn!("--masquerade-ports: {}", ports.found);
+    }
     memory::prepare();
     let pins = PinDir::new(&args.pin_dir);
     let _lock = pins.lock()?;
@@ -89,8 +94,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         info!("taking over what is pinned in {}", args.pin_dir.display());
     }
     let config = dataplane::for_maps(args.config(dataplane::config()), &store)?;
-    let planner =
-        Planner::adopt(&store, Limits::of(&store)?, plan::Options::default(), plan::steady_clock())?;
+    let planner = Planner::adopt(&store, Limits::of(&store)?, args.plan(), plan::steady_clock())?;
     let mut attacher = Attacher::new(&pins, &config, &store)?;
     if args.trace {
         tokio::spawn(follow(attacher.kernel_log()?));

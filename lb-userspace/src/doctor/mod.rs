@@ -16,6 +16,7 @@ mod tools;
 use clap::{Args as ClapArgs, ValueEnum};
 
 pub(crate) use mounts::points as mount_points;
+pub(crate) use network::masquerade_ports;
 
 pub use check::{Check, Machine, Report, Status};
 

@@ -1,6 +1,9 @@
 //! Settings of this network namespace: forwarding, and which sources are let through.
 
+use std::ops::RangeInclusive;
+
 use super::check::{Check, Machine, Status};
+use crate::plan::DEFAULT_MASQUERADE_PORTS;
 
 /// All checks here.
 pub(super) fn checks(machine: &Machine) -> Vec<Check> {
@@ -10,7 +13,41 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
     ];
     checks.push(rp_filter(machine));
     checks.push(accept_local(machine));
+    checks.push(masquerade_ports(machine, &DEFAULT_MASQUERADE_PORTS));
     checks
+}
+
+/// Whether source ports for masqueraded flows are ports that local sockets take by themselves. Then a reply to such a socket may
+/// be taken for one to a client.
+pub(crate) fn masquerade_ports(machine: &Machine, ports: &RangeInclusive<u16>) -> Check {
+    let (name, path) = ("masquerade ports", "net/ipv4/ip_local_port_range");
+    let text = match machine.sysctl(name, path) {
+        Ok(text) => text,
+        Err(check) => return check,
+    };
+    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+    let (Some(Ok(first)), Some(Ok(last))) = (numbers.next(), numbers.next()) else {
+        return Check::bad(
+            Status::Note,
+            name,
+            format!("cannot read {text:?}"),
+            format!("look at /proc/sys/{path} yourself"),
+        );
+    };
+    let (from, to) = (ports.start(), ports.end());
+    if *to < first || last < *from {
+        return Check::ok(name, format!("{from}-{to}, away from {first}-{last} of local sockets"));
+    }
+    Check::bad(
+        Status::Warning,
+        name,
+        format!(
+            "{from}-{to} are also taken by local sockets ({first}-{last}): replies to these may go to clients"
+        ),
+        format!(
+            "lb run --masquerade-ports FIRST-LAST, or sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\""
+        ),
+    )
 }
 
 fn forwarding(machine: &Machine, name: &str, path: &str) -> Check {
@@ -173,6 +210,7 @@ mod tests {
             ("proc/sys/net/ipv4/ip_forward", "1\n"),
             ("proc/sys/net/ipv6/conf/all/forwarding", "0\n"),
             ("proc/sys/net/ipv4/conf/all/accept_local", "0\n"),
+            ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
         ]);
         let checks = checks(&machine);
         assert_eq!(
@@ -181,10 +219,22 @@ mod tests {
                 ("IPv4 forwarding", Status::Ok),
                 ("IPv6 forwarding", Status::Warning),
                 ("rp_filter", Status::Ok),
-                ("accept_local", Status::Note)
+                ("accept_local", Status::Note),
+                ("masquerade ports", Status::Ok)
             ]
         );
         assert_eq!(checks[1].advice.as_deref(), Some("sysctl -w net.ipv6.conf.all.forwarding=1"));
         assert_eq!(checks[3].advice.as_deref(), Some("sysctl -w net.ipv4.conf.all.accept_local=1"));
+    }
+
+    #[test]
+    fn ports_of_local_sockets_are_not_for_masquerade() {
+        let (_folder, machine) = machine(&[("proc/sys/net/ipv4/ip_local_port_range", "1024\t61000\n")]);
+        let status = |ports| masquerade_ports(&machine, &ports).status;
+        assert_eq!(status(61_001..=65_535), Status::Ok);
+        assert_eq!(status(1..=1023), Status::Ok);
+        assert_eq!(status(61_000..=65_535), Status::Warning);
+        assert_eq!(status(1000..=1024), Status::Warning);
+        assert_eq!(status(2000..=3000), Status::Warning);
     }
 }

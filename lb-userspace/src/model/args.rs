@@ -83,7 +83,8 @@ pub enum Switch {
     Off,
 }
 
-fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+/// `FIRST-LAST`.
+pub(crate) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
         (*range.start() > 0 && !range.is_empty()).then_some(range)

@@ -31,6 +31,7 @@ mod tables;
 mod tests;
 pub mod words;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,12 +52,15 @@ pub fn steady_clock() -> Clock {
     Arc::new(move || start.elapsed())
 }
 
+/// Source ports for masqueraded flows: above the usual range for local sockets (32768–60999) and for node ports.
+pub const DEFAULT_MASQUERADE_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
 /// What the planner may be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Slots of a Maglev table; the next prime is taken if it is none (S3).
     pub maglev_slots: u32,
-    /// First source port for masqueraded flows. Above the usual range for local sockets (32768–60999) and for node ports.
+    /// First source port for masqueraded flows.
     pub snat_port_first: u16,
     /// Number of source ports from there on.
     pub snat_port_count: u16,
@@ -68,9 +72,20 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             maglev_slots: spread::MAGLEV_SLOTS,
-            snat_port_first: 61_000,
-            snat_port_count: 4_536,
+            snat_port_first: 0,
+            snat_port_count: 0,
             rest: Duration::from_millis(100),
         }
+        .with_masquerade_ports(&DEFAULT_MASQUERADE_PORTS)
+    }
+}
+
+impl Options {
+    /// The same with these source ports for masqueraded flows; 0 is none.
+    #[must_use]
+    pub fn with_masquerade_ports(mut self, ports: &RangeInclusive<u16>) -> Self {
+        self.snat_port_first = *ports.start();
+        self.snat_port_count = ports.len() as u16;
+        self
     }
 }
