@@ -11,6 +11,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::info;
 use lb_common::abi::{FlowEntry, FlowKey, config_flag};
+use lb_common::engine::flow::Other;
 use lb_common::engine::parse::{V4, V6, Wire};
 use lb_common::engine::steps::{Steps, Work};
 use lb_common::engine::tables::{Added, Tables};
@@ -181,12 +182,20 @@ impl<C: Cut> Steps<Frame<C>> for KernelTables {
     #[inline(always)]
     fn refresh<W: Wire>(&self, _work: &mut Work<W::Addr>, learned: u8) {
         // One after the other, not one inside the other: each needs much of the stack.
-        if W::IS_V6 {
-            if lb_refresh_v6(u32::from(learned)) != 0 {
-                lb_restore_v6();
-            }
-        } else if lb_refresh_v4(u32::from(learned)) != 0 {
-            lb_restore_v4();
+        let learned = u32::from(learned);
+        let other = if W::IS_V6 { lb_refresh_v6(learned) } else { lb_refresh_v4(learned) };
+        if other == Other::Evicted as u32 {
+            if W::IS_V6 {
+                lb_restore_v6()
+            } else {
+                lb_restore_v4()
+            };
+        } else if other == Other::Lost as u32 {
+            if W::IS_V6 {
+                lb_forget_v6()
+            } else {
+                lb_forget_v4()
+            };
         }
     }
 
@@ -261,7 +270,7 @@ macro_rules! flow_pieces {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $refresh(learned: u32) -> u32 {
-            work::<$wire>().map_or(0, |work| u32::from(flow::refresh(&KernelTables, work, learned as u8)))
+            work::<$wire>().map_or(Other::There, |work| flow::refresh(&KernelTables, work, learned as u8)) as u32
         }
 
         #[unsafe(no_mangle)]

@@ -2,6 +2,7 @@
 //! needs root.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,15 +25,21 @@ const BACKENDS: [u8; 3] = [1, 2, 3];
 /// A body with one service of three backends at the first service address, port 80.
 fn serve(body: &mut dyn Body, net: Net, protocol: Protocol) {
     let services = [Svc::new(net, protocol, (net.vip(1), 80), &BACKENDS).finish()].into_iter().collect();
-    bring(body, &Desired { services, surroundings: surroundings() });
+    bring(body, &Desired { services, surroundings: surroundings() }, Options::default());
 }
 
-fn bring(body: &mut dyn Body, desired: &Desired) {
+fn bring(body: &mut dyn Body, desired: &Desired, options: Options) {
     let limits = Limits::of(body.store()).unwrap();
-    let mut planner =
-        Planner::adopt(body.store(), limits, Options::default(), Arc::new(|| Duration::ZERO)).unwrap();
+    let mut planner = Planner::adopt(body.store(), limits, options, Arc::new(|| Duration::ZERO)).unwrap();
     let report = planner.sync(body.store(), desired).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// A body with one service of one backend, all of whose clients are masqueraded, with these source ports.
+fn masquerade(body: &mut dyn Body, net: Net, protocol: Protocol, ports: RangeInclusive<u16>) {
+    let services = [Svc::new(net, protocol, (net.vip(1), 80), &[1]).finish()].into_iter().collect();
+    let surroundings = Surroundings { masquerade_all: true, ..surroundings() };
+    bring(body, &Desired { services, surroundings }, Options::default().with_masquerade_ports(&ports));
 }
 
 fn request(net: Net, protocol: Protocol, port: u16, say: Say) -> Vec<u8> {
@@ -112,19 +119,51 @@ fn entries(body: &mut dyn Body, net: Net, port: u16) -> (bool, bool) {
     (there, back)
 }
 
-/// Masqueraded flows to one backend, until four in ten of all source ports are taken.
+/// Masqueraded flows to one backend, until six in ten of all source ports are taken.
 #[test]
 fn a_masqueraded_crowd_finds_source_ports() {
     for net in Net::BOTH {
-        let mut host = Host::new();
-        let services = [Svc::new(net, Protocol::Tcp, (net.vip(1), 80), &[1]).finish()].into_iter().collect();
-        let surroundings = Surroundings { masquerade_all: true, ..surroundings() };
-        bring(&mut host, &Desired { services, surroundings });
-        let ports = DEFAULT_MASQUERADE_PORTS.len() as u16 * 2 / 5;
+        let mut host = Host::with_flow_sets(4096);
+        masquerade(&mut host, net, Protocol::Tcp, DEFAULT_MASQUERADE_PORTS);
+        let ports = DEFAULT_MASQUERADE_PORTS.len() as u16 / 5 * 3;
         let mut taken = BTreeSet::new();
         for port in 2000..2000 + ports {
             let (source, _) = sent(&mut host, &request(net, Protocol::Tcp, port, Say::Open), Reason::NewFlow);
-            assert!(source.0 == net.node() && taken.insert(source.1), "{source:?}");
+            assert!(taken.insert(source), "{source:?}");
+        }
+    }
+}
+
+/// A flow's way back has made way, and another flow has taken its source port meanwhile: they do not share it for long.
+fn port_of_an_evicted_flow(body: &mut dyn Body, net: Net) {
+    let protocol = Protocol::Udp;
+    masquerade(body, net, protocol, 61_000..=61_000);
+    let request = |port| request(net, protocol, port, Say::Data);
+    let (source, backend) = sent(body, &request(1000), Reason::NewFlow);
+    let keep = |from: u16| from != 8080_u16.to_be();
+    match net {
+        Net::V4 => change_flows::<u32>(body.store(), &mut |key, _| keep(key.sport_be)),
+        Net::V6 => change_flows::<[u32; 4]>(body.store(), &mut |key, _| keep(key.sport_be)),
+    }
+    .unwrap();
+    assert_eq!(entries(body, net, 1000), (true, false));
+    assert_eq!(sent(body, &request(2000), Reason::NewFlow), (source, backend));
+    body.advance(2).unwrap();
+    sent(body, &request(1000), Reason::ToBackend);
+    assert_eq!(entries(body, net, 1000), (false, false), "given up");
+    let outcome = body.run(&request(1000), Position::default()).unwrap();
+    assert_eq!(outcome.reason, Some(Reason::DropNoSourcePort));
+    let reply = Packet::new(backend, source, Say::Data.upper(protocol)).payload(*b"said").frame();
+    assert_eq!(sent(body, &reply, Reason::FromBackend).1.1, 2000);
+    sent(body, &request(2000), Reason::ToBackend);
+}
+
+#[test]
+fn a_source_port_is_not_shared_with_an_evicted_flow() {
+    for net in Net::BOTH {
+        port_of_an_evicted_flow(&mut Host::with_flow_sets(64), net);
+        for hook in HOOKS {
+            port_of_an_evicted_flow(&mut Kernel::with_flow_sets(hook, 64).unwrap(), net);
         }
     }
 }

@@ -161,10 +161,22 @@ pub fn established<W: Wire, P: Packet, S: Steps<P>>(steps: &S, work: &mut Work<W
     Some(if reply { Reason::FromBackend } else { Reason::ToBackend })
 }
 
-/// Writes time and newly learned state to both directions of the flow that `work.met` belongs to. Whether the other
-/// one has been evicted: then [`restore`] is due (C1).
+/// What [`refresh`] found of the other direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Other {
+    /// It is there.
+    There = 0,
+    /// It has been evicted: [`restore`] is due (C1).
+    Evicted = 1,
+    /// Evicted, and the way back is another flow's by now, with the same source port (C6). This flow is to be forgotten: its next
+    /// packet is the first of a new one, which gets a port of its own.
+    Lost = 2,
+}
+
+/// Writes time and newly learned state to both directions of the flow that `work.met` belongs to.
 #[inline(always)]
-pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u8) -> bool {
+pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u8) -> Other {
     let key = &work.met.key;
     let now = tables.now();
     let changed = flow_table::change(tables, key, |entry| {
@@ -176,22 +188,27 @@ pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u
         old_state
     });
     let Some(old_state) = changed else {
-        return false;
+        return Other::There;
     };
     let entry = &work.entry;
     work.other_key = partner_key(key, entry);
-    let other = flow_table::change(tables, &work.other_key, |other| {
-        // The way back may belong to another flow by now (C6).
-        if leads_back(key, other) {
+    let ours = flow_table::change(tables, &work.other_key, |other| {
+        let ours = leads_back(key, other);
+        if ours {
             (other.last_seen, other.state) = (entry.last_seen, entry.state);
         }
+        ours
     });
     let entry = &work.entry;
     if state::is_closing(entry.state) && !state::is_closing(old_state) {
         count_end(tables, entry);
         tables.count_backend(entry.backend_id, |stats| stats.flows_closed += 1);
     }
-    other.is_none()
+    match ours {
+        None => Other::Evicted,
+        Some(false) if entry.flags & flow_flag::REPLY == 0 => Other::Lost,
+        Some(_) => Other::There,
+    }
 }
 
 /// Makes the entry of the other direction again (C1).

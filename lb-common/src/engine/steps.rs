@@ -8,6 +8,7 @@ use core::ops::DerefMut;
 
 use bytemuck::Zeroable;
 
+use super::flow::Other;
 use super::packet::Packet;
 use super::parse::{Fragment, Met, Wire};
 use super::tables::Tables;
@@ -94,10 +95,12 @@ pub trait Steps<P: Packet>: Tables + Sized {
         without_ports::<W, P, Self>(packet, self, work)
     }
 
-    /// See [`flow::refresh`]; with [`flow::restore`] when that is due.
+    /// See [`flow::refresh`]; with what is due then.
     fn refresh<W: Wire>(&self, work: &mut Work<W::Addr>, learned: u8) {
-        if flow::refresh::<W::Addr, Self>(self, work, learned) {
-            flow::restore::<W::Addr, Self>(self, work);
+        match flow::refresh::<W::Addr, Self>(self, work, learned) {
+            Other::There => {}
+            Other::Evicted => flow::restore::<W::Addr, Self>(self, work),
+            Other::Lost => flow::forget::<W::Addr, Self>(self, work),
         }
     }
 
