@@ -16,8 +16,8 @@ use crate::reason::Reason;
 
 /// Source ports tried before a flow is given up (C6). With half of the range taken, all 16 are with 2^-16.
 const PORT_TRIES: u32 = 16;
-/// Source ports from which on a flow takes steps of its own: the largest step, as often as it is tried.
-const MANY_PORTS: u32 = 255 * PORT_TRIES;
+/// So many source ports cannot all be tried.
+const MANY_PORTS: u32 = 255;
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,15 +182,18 @@ fn enter<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Result<Rec
     entry.addr_delta = checksum::addr_delta([key.src, key.dst], [entry.src, entry.dst]);
     let port_count = u32::from(settings.snat_port_count);
     let start = select::tuple_hash(key);
-    // With one step for all, taken ports clump together, and who comes upon one comes upon many.
-    let step = if port_count > MANY_PORTS { start >> 24 | 1 } else { 1 };
     for attempt in 0..=PORT_TRIES {
         // A masqueraded flow takes its port from the reserved range at once: the node's own connections use the others.
         if masquerade || attempt > 0 {
             if port_count == 0 {
                 return Err(Reason::DropNoSourcePort);
             }
-            let port = u32::from(settings.snat_port_first) + start.wrapping_add(attempt * step) % port_count;
+            // One after the other, taken ports would clump together: who comes upon one comes upon many.
+            let try_this = match port_count {
+                0..=MANY_PORTS => start.wrapping_add(attempt),
+                _ => start.wrapping_mul(2 * attempt + 1),
+            };
+            let port = u32::from(settings.snat_port_first) + try_this % port_count;
             entry.sport_be = (port as u16).to_be();
             entry.flags = flow_flag::SNAT;
         }
