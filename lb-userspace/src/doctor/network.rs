@@ -44,9 +44,7 @@ pub(crate) fn masquerade_ports(machine: &Machine, ports: &RangeInclusive<u16>) -
         format!(
             "{from}-{to} are also taken by local sockets ({first}-{last}): replies to these may go to clients"
         ),
-        format!(
-            "lb run --masquerade-ports FIRST-LAST, or sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\""
-        ),
+        "lb run --masquerade-ports FIRST-LAST, or sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"",
     )
 }
 
