@@ -397,6 +397,9 @@ fn attach_error(iface: &str, hook: Hook, error: &ProgramError) -> DataplaneError
         (Hook::Xdp, Some(libc::ERANGE | libc::EINVAL)) => {
             Some("its MTU may be too large for native XDP: lower it, or use --hook tc")
         }
+        (Hook::XdpGeneric, Some(libc::EINVAL)) if !kernel_at_least(5, 15) => Some(
+            "before kernel 5.15 generic XDP takes no program that may redirect to devices: use --hook tc",
+        ),
         _ => None,
     };
     let reason =

@@ -12,6 +12,7 @@ const FEATURES: &[((u32, u32), &str)] = &[
         "atomics that return something (locks of the flow table are kept in a map; two CPUs may take one turn of round robin)",
     ),
     ((5, 14), "--socket-lb (packets are balanced instead)"),
+    ((5, 15), "generic XDP (tc takes any interface)"),
     ((5, 18), "xdp.frags (native XDP above an MTU of about 3500)"),
     ((6, 6), "tcx (tc programs that are swapped without a gap; clsact is used instead)"),
 ];

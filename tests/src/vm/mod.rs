@@ -34,12 +34,15 @@ pub struct Need {
 
 /// XDP programs for packets in several buffers.
 pub const XDP_FRAGS: Need = Need { feature: "xdp.frags", since: (5, 18) };
+/// Programs that may redirect to devices at generic XDP.
+pub const XDP_GENERIC: Need = Need { feature: "generic XDP", since: (5, 15) };
 /// Programs that know the network namespaces of sockets, by numbers that the kernel tells the agent as well.
 pub const SOCKET_LB: Need = Need { feature: "--socket-lb", since: (5, 14) };
 /// All that a supported kernel may lack, as `lb doctor` calls it.
-pub const NEEDS: [Need; 4] = [
+pub const NEEDS: [Need; 5] = [
     Need { feature: "atomics that return something", since: (5, 12) },
     SOCKET_LB,
+    XDP_GENERIC,
     XDP_FRAGS,
     Need { feature: "tcx", since: (6, 6) },
 ];

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lb_userspace::dataplane::kernel_at_least;
 use serde_json::Value;
 
-use super::Check;
 use super::datagrams::{self, DATAGRAMS};
+use super::{Check, XDP_GENERIC};
 use crate::node::{Agent, TestNode, VIP4, VIP6};
 use crate::patience::wait_for;
 use crate::scene::kernel_counter;
@@ -40,9 +40,10 @@ const WAYS: [Way; 4] = [
 pub fn checks() -> Vec<Check> {
     WAYS.into_iter()
         .flat_map(|way| {
+            let needs = || (way.hook == "xdp-generic").then_some(XDP_GENERIC);
             [
-                Check::new(format!("traffic/{}", way.name), None, move || traffic(way)),
-                Check::new(format!("restart/{}", way.name), None, move || restart(way)),
+                Check::new(format!("traffic/{}", way.name), needs(), move || traffic(way)),
+                Check::new(format!("restart/{}", way.name), needs(), move || restart(way)),
             ]
         })
         .collect()
