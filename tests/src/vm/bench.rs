@@ -42,6 +42,7 @@ fn compare(sample: fn(&TestNode, &str) -> Duration) -> String {
     let by_kernel = TestNode::new(SERVERS as u8);
     by_kernel.serve(&[0, 1, 2]);
     let _other = by_kernel.agent(&["--hook", "tc", "--forwarding", "kernel"]);
+    let plain = TestNode::new(SERVERS as u8);
     let ipvs = TestNode::new(SERVERS as u8);
     serve_by_ipvs(ipvs.node().namespace()).unwrap_or_else(|error| panic!("IPVS: {error}"));
     for (node, to) in [(&lb, VIP4), (&ipvs, VIRTUAL)] {
@@ -51,7 +52,7 @@ fn compare(sample: fn(&TestNode, &str) -> Duration) -> String {
     }
     let pod = format!("{}:{PORT}", address(0, 4));
     let ways: [(&str, &TestNode, &str); 4] = [
-        ("no-balancer", &ipvs, &pod),
+        ("no-balancer", &plain, &pod),
         ("ipvs", &ipvs, VIRTUAL),
         ("lb-direct", &lb, VIP4),
         ("lb-kernel", &by_kernel, VIP4),
