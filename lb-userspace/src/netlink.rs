@@ -72,9 +72,10 @@ pub(crate) fn take(mut datagram: &[u8], each: &mut dyn FnMut(u16, &[u8])) -> io:
         match half(datagram, 4).unwrap_or_default() {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
-                return match word(message, 0).map_or(0, u32::cast_signed) {
-                    0 => Ok(true),
-                    number => Err(Errno::from_raw(number.wrapping_neg()).into()),
+                return match word(message, 0).map(u32::cast_signed) {
+                    Some(0) => Ok(true),
+                    Some(number) => Err(Errno::from_raw(number.wrapping_neg()).into()),
+                    None => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer is too short")),
                 };
             }
             kind => each(kind, message),
@@ -93,6 +94,11 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, value))
     })
+}
+
+/// The value of the first attribute of this type.
+pub(crate) fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 /// The bytes of an attribute.
@@ -179,5 +185,20 @@ pub(crate) mod tests {
         assert_eq!(error(libc::EPERM).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert!(take(&done(), &mut |_, _| {}).unwrap());
         assert!(!take(&message(99, &[]), &mut |_, _| {}).unwrap());
+    }
+
+    #[test]
+    fn broken_answers_are_no_messages() {
+        let count = |bytes: &[u8]| {
+            let mut count = 0;
+            let result = take(bytes, &mut |_, _| count += 1);
+            (count, result.is_ok())
+        };
+        let mut bytes = message(99, &[0; 4]);
+        assert_eq!(count(&bytes[..HEADER]), (0, false), "shorter than it says");
+        assert_eq!(count(&bytes), (1, true));
+        bytes[0] = 3;
+        assert_eq!(count(&bytes), (0, false), "shorter than its header");
+        assert_eq!(count(&message(NLMSG_ERROR, &[1, 2])), (0, false));
     }
 }

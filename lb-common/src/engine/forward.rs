@@ -5,15 +5,12 @@
 
 use super::checksum;
 use super::packet::Packet;
-use super::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, V4, V6, Wire};
+use super::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, V4, V6, Wire, extension};
 use crate::abi::protocol;
 use crate::family::Address;
 
 /// Hardware addresses as they lie in front of a packet: destination, then source.
 pub type MacPair = [u32; 3];
-
-/// Next header of an IPv6 fragment header (RFC 8200 section 4.5).
-const IPV6_FRAGMENT: u8 = 44;
 
 /// What a route is looked up by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,21 +101,22 @@ fn transport<P: Packet>(packet: &mut P, protocol: u8, at: usize, segment: u32) -
     Some((ports, len))
 }
 
-/// [`Forward::is_complete`], for what follows the network header at `at` and is `len` bytes long.
+/// [`Forward::is_complete`], for what follows a network header of `header` bytes.
 #[inline(always)]
 fn transport_is_complete<A: Address, P: Packet>(
     packet: &P,
-    at: usize,
-    len: u32,
+    header: usize,
     wanted: &Lookup<A>,
 ) -> Option<bool> {
+    let at = ETHERNET_LEN + header;
+    let len = u32::from(wanted.len).wrapping_sub(header as u32);
     let field = match wanted.protocol {
         protocol::TCP => packet.half(at + 16)?,
         protocol::UDP => packet.half(at + 6)?,
         // Zero until a device has worked it out.
         protocol::SCTP => return Some(packet.words::<1>(at + 8)? != [0]),
         // What the kernel finishes itself.
-        protocol::ICMP | protocol::ICMPV6 | IPV6_FRAGMENT => return Some(true),
+        protocol::ICMP | protocol::ICMPV6 | extension::FRAGMENT => return Some(true),
         _ => return None,
     };
     Some(field != checksum::pseudo_header(wanted.src, wanted.dst, wanted.protocol, len))
@@ -169,12 +167,7 @@ impl Forward for V4 {
         if u16::from_be(packet.half(ETHERNET_LEN + 6)?) & 0x3fff != 0 {
             return Some(true);
         }
-        transport_is_complete(
-            packet,
-            ETHERNET_LEN + LEN,
-            u32::from(wanted.len).wrapping_sub(LEN as u32),
-            wanted,
-        )
+        transport_is_complete(packet, LEN, wanted)
     }
 
     #[inline(always)]
@@ -221,12 +214,7 @@ impl Forward for V6 {
     #[inline(always)]
     fn is_complete<P: Packet>(packet: &P, wanted: &Lookup<[u32; 4]>) -> Option<bool> {
         const LEN: usize = 40;
-        transport_is_complete(
-            packet,
-            ETHERNET_LEN + LEN,
-            u32::from(wanted.len).wrapping_sub(LEN as u32),
-            wanted,
-        )
+        transport_is_complete(packet, LEN, wanted)
     }
 
     #[inline(always)]

@@ -24,10 +24,10 @@ const MAX_EXTENSION_HEADERS: usize = 8;
 pub const MAX_TRANSPORT_OFFSET: usize = 512;
 
 /// IPv6 extension headers (RFC 8200 section 4, RFC 4302).
-mod extension {
+pub(super) mod extension {
     pub(super) const HOP_BY_HOP: u8 = 0;
     pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
+    pub(in crate::engine) const FRAGMENT: u8 = 44;
     pub(super) const AUTHENTICATION: u8 = 51;
     pub(super) const DESTINATION: u8 = 60;
 }

@@ -10,7 +10,7 @@ use std::io;
 use nix::sys::socket::SockProtocol;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 
-use crate::netlink::{self, ALL, ONE, ask, attribute, attributes, half, text, word};
+use crate::netlink::{self, ALL, ONE, ask, attribute, attributes, find, half, text, word};
 
 /// The family that knows the others (`linux/genetlink.h`).
 const CONTROL: u16 = 0x10;
@@ -101,20 +101,19 @@ impl Devices {
 }
 
 fn family(message: &[u8]) -> Option<Devices> {
-    let find = |wanted| attributes(message.get(GENERIC..)?).find(|(kind, _)| *kind == wanted);
-    let (_, number) = find(CTRL_ATTR_FAMILY_ID)?;
-    let (_, groups) = find(CTRL_ATTR_MCAST_GROUPS)?;
-    let changes = attributes(groups).find_map(|(_, group)| {
-        let find = |wanted| attributes(group).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-        (text(find(CTRL_ATTR_MCAST_GRP_NAME)?) == "mgmt").then(|| word(find(CTRL_ATTR_MCAST_GRP_ID)?, 0))?
+    let message = message.get(GENERIC..)?;
+    let number = find(message, CTRL_ATTR_FAMILY_ID)?;
+    let changes = attributes(find(message, CTRL_ATTR_MCAST_GROUPS)?).find_map(|(_, group)| {
+        let is_changes = text(find(group, CTRL_ATTR_MCAST_GRP_NAME)?) == "mgmt";
+        is_changes.then(|| word(find(group, CTRL_ATTR_MCAST_GRP_ID)?, 0))?
     })?;
     Some(Devices { family: half(number, 0)?, changes })
 }
 
 fn device(message: &[u8]) -> Option<(u32, Features)> {
-    let find = |wanted| attributes(message.get(GENERIC..)?).find(|(kind, _)| *kind == wanted);
-    let (_, ifindex) = find(NETDEV_A_DEV_IFINDEX)?;
-    let (_, features) = find(NETDEV_A_DEV_XDP_FEATURES)?;
+    let message = message.get(GENERIC..)?;
+    let ifindex = find(message, NETDEV_A_DEV_IFINDEX)?;
+    let features = find(message, NETDEV_A_DEV_XDP_FEATURES)?;
     Some((word(ifindex, 0)?, Features(u64::from_ne_bytes(features.try_into().ok()?))))
 }
 
