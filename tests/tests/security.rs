@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 
+use lb_tests::cgroup::TestCgroup;
 use lb_tests::node::{Agent, TestNode, VIP4};
 use lb_tests::patience::wait_for;
 
@@ -17,28 +18,47 @@ fn status(agent: &Agent, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field} in {text}")).trim().to_owned()
 }
 
-/// Numbers of linux/capability.h.
+/// As the kernel writes a set of capabilities.
 fn set(numbers: &[u32]) -> String {
     format!("{:016x}", numbers.iter().fold(0_u64, |set, number| set | 1 << number))
 }
 
+// Numbers of linux/capability.h.
+const DAC_READ_SEARCH: u32 = 2;
+const NET_BIND_SERVICE: u32 = 10;
+const NET_ADMIN: u32 = 12;
+const SYS_PTRACE: u32 = 19;
+const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
+/// What every agent keeps.
+const NEEDED: [u32; 5] = [DAC_READ_SEARCH, NET_BIND_SERVICE, NET_ADMIN, PERFMON, BPF];
+
+fn assert_capabilities(agent: &Agent, needed: &str) {
+    for field in ["CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(status(agent, field), needed, "{field}");
+    }
+    for field in ["CapInh", "CapAmb"] {
+        assert_eq!(status(agent, field), set(&[]), "{field}");
+    }
+}
+
+#[test]
+fn the_agent_keeps_two_more_for_balancing_at_sockets() {
+    let net = TestNode::new(1);
+    let cgroup = TestCgroup::new(&net.namespace_name("cgroup"));
+    net.serve(&[0]);
+    let agent = net.agent(&["--socket-lb", "on", "--cgroup", cgroup.text()]);
+    assert_capabilities(&agent, &set(&[&NEEDED[..], &[SYS_ADMIN, SYS_PTRACE]].concat()));
+}
+
 #[test]
 fn the_agent_keeps_the_capabilities_it_needs() {
-    const DAC_READ_SEARCH: u32 = 2;
-    const NET_BIND_SERVICE: u32 = 10;
-    const NET_ADMIN: u32 = 12;
-    const PERFMON: u32 = 38;
-    const BPF: u32 = 39;
     let net = TestNode::new(1);
     net.serve(&[0]);
     let agent = net.agent(&["--healthz", "127.0.0.1:10256"]);
-    let needed = set(&[DAC_READ_SEARCH, NET_BIND_SERVICE, NET_ADMIN, PERFMON, BPF]);
-    for field in ["CapEff", "CapPrm", "CapBnd"] {
-        assert_eq!(status(&agent, field), needed, "{field}");
-    }
-    for field in ["CapInh", "CapAmb"] {
-        assert_eq!(status(&agent, field), set(&[]), "{field}");
-    }
+    let needed = set(&NEEDED);
+    assert_capabilities(&agent, &needed);
     assert_eq!(status(&agent, "NoNewPrivs"), "1");
     // 2 is a filter of system calls.
     assert_eq!(status(&agent, "Seccomp"), "2");

@@ -7,13 +7,16 @@ use anyhow::Context;
 use lb_build::{find_program, search_path};
 use xshell::{Shell, cmd};
 
-use crate::step;
+use crate::{step, vm};
 
 /// Arguments of `test`.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Only tests whose name contains this
     filter: Option<String>,
+    /// Leaves out other kernels in virtual machines, as a filter does
+    #[arg(long)]
+    no_vm: bool,
 }
 
 /// Fails at once, before anything is installed or built, for users who cannot run the tests.
@@ -26,8 +29,17 @@ pub(crate) fn needs_root(sh: &Shell) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the tests of the workspace.
+/// Runs the tests of the workspace, and the checks on the oldest and the newest kernel.
 pub(crate) fn run(sh: &Shell, args: &Args) -> anyhow::Result<()> {
+    on_this_kernel(sh, args)?;
+    if args.no_vm || args.filter.is_some() {
+        return Ok(());
+    }
+    step::say("the oldest and the newest kernel, in virtual machines");
+    vm::run(sh, &vm::Args::in_tests())
+}
+
+fn on_this_kernel(sh: &Shell, args: &Args) -> anyhow::Result<()> {
     step::say("build target/debug/lb, which the tests run");
     step::run(cmd!(sh, "cargo build --package lb-userspace --bin lb"))?;
     let filter = args.filter.as_deref();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::document::{self, Document, Finding};
@@ -11,9 +11,25 @@ use super::packed::{Digest, Packed};
 use super::problem::{Problem, Severity};
 use super::stamp::Stamp;
 
+/// The longest file that is read, in bytes.
+pub(super) const LONGEST: u64 = 64 << 20;
+
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    // It may grow while it is read.
+    if file.metadata()?.len() <= LONGEST && file.take(LONGEST + 1).read_to_end(&mut bytes)? as u64 <= LONGEST
+    {
+        return Ok(bytes);
+    }
+    let reason = format!("is longer than {} MiB: split it", LONGEST >> 20);
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, reason))
+}
+
 pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::FileTooLarge => error.to_string(),
         _ => format!("cannot be read: {error}"),
     }
 }
@@ -124,7 +140,7 @@ impl File {
             if !force && self.stamp == Some(stamp) {
                 return Ok(None);
             }
-            fs::read(path).map(|bytes| Some((stamp, bytes)))
+            contents(path).map(|bytes| Some((stamp, bytes)))
         });
         let before = match read {
             Ok(None) => return None,

@@ -140,6 +140,27 @@ fn an_alias_bomb_is_refused() {
 }
 
 #[test]
+fn a_file_that_is_too_long_is_refused_and_keeps_its_state() {
+    let mut folder = Folder::new();
+    folder.write("1.yaml", &service("a", 1));
+    let path = folder.path().join("2.yaml");
+    fs::write(&path, service("b", 2)).unwrap();
+    assert_eq!(ports(&folder.source.load()), ["a:1", "b:2"]);
+    let file = fs::File::options().append(true).open(&path).unwrap();
+    file.set_len(super::file::LONGEST + 1).unwrap();
+    let snapshot = folder.source.load();
+    assert_eq!(ports(&snapshot), ["a:1", "b:2"]);
+    let error = errors(&snapshot)[0];
+    assert!(error.to_string().contains("2.yaml: is longer than 64 MiB: split it"), "{error}");
+    assert!(error.kept_last_good);
+    // Mended.
+    fs::write(&path, service("b", 3)).unwrap();
+    let snapshot = folder.source.load();
+    assert_eq!(ports(&snapshot), ["a:1", "b:3"]);
+    assert!(errors(&snapshot).is_empty());
+}
+
+#[test]
 fn z3_an_object_that_moves_to_another_file_and_breaks_keeps_its_state() {
     let mut folder = Folder::new();
     folder.write("1.yaml", &service("a", 1));

@@ -4,6 +4,7 @@
 //! What it finds goes over a serial port, a line for each check ([`report`]).
 
 pub mod bench;
+pub mod clock;
 pub mod datagrams;
 pub mod doctor;
 pub mod exit;
@@ -71,6 +72,7 @@ pub fn checks() -> Vec<Check> {
     checks.extend(rows::checks());
     checks.extend(traffic::checks());
     checks.extend(sockets::checks());
+    checks.extend(clock::checks());
     checks.extend(doctor::checks());
     checks
 }

@@ -1,4 +1,6 @@
 //! Debian's archive, asked with lists of our own: what this machine installs from stays as it is.
+//!
+//! Where the archive is, the machine's own sources say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,49 @@ use anyhow::{Context, ensure};
 
 /// Keys of all releases; part of every Debian.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const DEBIAN: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
+/// What the names of suites with security updates end in. They are in an archive of their own.
+const SECURITY: &str = "-security";
+
+/// Where this machine gets Debian's packages from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mirrors {
+    debian: Option<String>,
+    security: Option<String>,
+}
+
+impl Mirrors {
+    /// Asks apt for the sources that it knows.
+    pub(crate) fn find() -> anyhow::Result<Self> {
+        let format = "$(ORIGIN) $(CODENAME) $(REPO_URI)";
+        Ok(Self::read(&output(Command::new("apt-get").args(["indextargets", "--format", format]))?))
+    }
+
+    /// Reads lines of origin, suite and address.
+    fn read(lines: &str) -> Self {
+        let mut this = Self { debian: None, security: None };
+        for line in lines.lines() {
+            let mut words = line.split(' ');
+            let (Some("Debian"), Some(suite), Some(url)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let place = if suite.ends_with(SECURITY) { &mut this.security } else { &mut this.debian };
+            place.get_or_insert_with(|| url.to_owned());
+        }
+        this
+    }
+
+    fn of(&self, suite: &str) -> anyhow::Result<&str> {
+        let (url, what) = match suite.ends_with(SECURITY) {
+            true => (&self.security, "Debian's security updates"),
+            false => (&self.debian, "Debian"),
+        };
+        url.as_deref().with_context(|| {
+            format!(
+                "no source of this machine has {what}: look at /etc/apt/sources.list*, then apt-get update"
+            )
+        })
+    }
+}
 
 /// A suite of the archive, with lists in a folder of its own.
 #[derive(Debug)]
@@ -19,13 +62,13 @@ pub(crate) struct Suite {
 
 impl Suite {
     /// Reads the suite's lists.
-    pub(crate) fn open(name: &str, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &str, mirrors: &Mirrors, folder: &Path) -> anyhow::Result<Self> {
+        let url = mirrors.of(name)?;
         let folder = std::path::absolute(folder.join(name)).context("find the folder of lists")?;
         for part in ["lists/partial", "archives/partial"] {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
         }
-        let url = if name.ends_with("-security") { SECURITY } else { DEBIAN };
         let list = folder.join("sources.list");
         fs::write(&list, format!("deb [arch=amd64 signed-by={KEYS}] {url} {name} main\n"))
             .with_context(|| format!("write {}", list.display()))?;
@@ -92,4 +135,26 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program}: {}", complaint.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_are_read_from_the_sources() {
+        let mirrors = Mirrors::read(
+            "Others bookworm http://others.example/\nDebian bookworm-security http://one.example/security/\n\
+             Debian bookworm http://one.example/debian/\nDebian bookworm-updates http://two.example/debian/\n",
+        );
+        assert_eq!(mirrors.of("bullseye").unwrap(), "http://one.example/debian/");
+        assert_eq!(mirrors.of("bullseye-security").unwrap(), "http://one.example/security/");
+    }
+
+    #[test]
+    fn a_machine_without_debian_says_so() {
+        let mirrors = Mirrors::read("Ubuntu noble http://others.example/\n");
+        let error = mirrors.of("trixie").expect_err("no mirror").to_string();
+        assert!(error.contains("sources.list"), "{error}");
+    }
 }

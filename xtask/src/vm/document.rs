@@ -63,6 +63,7 @@ const ROWS: &[(&str, Cell)] = &[
     ("`--socket-lb on`: TCP and UDP", Cell::Passed("sockets/balanced")),
     ("UDP sockets closed when their backend goes", Cell::Passed("sockets/closed")),
     ("`--socket-lb auto` balances", Cell::Place("sockets/auto")),
+    ("the wall clock jumps by years, and nothing else happens", Cell::Passed("clock")),
     ("`lb doctor` says", Cell::Told("doctor")),
 ];
 

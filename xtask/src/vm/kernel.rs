@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use super::archive::{Suite, output};
+use super::archive::{Mirrors, Suite, output};
 use crate::step;
 
 /// A series of kernels, and suites that have it: those with short lists first, old releases leave the archive bit by bit.
@@ -60,9 +60,10 @@ impl Kernel {
         if into.join(LOCK).is_file() {
             return Self::unpacked(name, &into);
         }
+        let mirrors = Mirrors::find()?;
         let mut troubles = Vec::new();
         for suite in suites {
-            match fetch(name, suite, folder, &into) {
+            match fetch(name, suite, &mirrors, folder, &into) {
                 Ok(()) => return Self::unpacked(name, &into),
                 Err(error) => troubles.push(format!("{suite}: {error:#}")),
             }
@@ -103,9 +104,9 @@ impl Kernel {
 }
 
 /// Downloads the newest kernel of a series that a suite still has, and unpacks it.
-fn fetch(name: &str, suite: &str, folder: &Path, into: &Path) -> anyhow::Result<()> {
+fn fetch(name: &str, suite: &str, mirrors: &Mirrors, folder: &Path, into: &Path) -> anyhow::Result<()> {
     step::say(format!("kernel {name} from Debian's {suite}"));
-    let archive = Suite::open(suite, &folder.join("apt"))?;
+    let archive = Suite::open(suite, mirrors, &folder.join("apt"))?;
     let mut releases: Vec<String> = archive
         .names(&format!("linux-image-{name}."))?
         .iter()
