@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use lb_common::tables::Kind;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 // Commands of bpf(2), `enum bpf_cmd` in linux/bpf.h.
 const MAP_CREATE: u32 = 0;
@@ -395,8 +396,12 @@ impl Map {
             *to = from;
         }
         // SAFETY: no addresses in it.
-        let fd = new_fd(unsafe { bpf(MAP_CREATE, &mut attr)? })?;
-        Self::from_fd(fd)
+        let mut create = || unsafe { bpf(MAP_CREATE, &mut attr) };
+        let fd = match create() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && lift_limit() => create(),
+            outcome => outcome,
+        }?;
+        Self::from_fd(new_fd(fd)?)
     }
 
     /// Pins the map in a bpffs.
@@ -546,6 +551,13 @@ impl AsFd for Map {
 fn done(attr: BatchAttr, count: usize) -> usize {
     let done = attr.count as usize;
     if done < count { done } else { 0 }
+}
+
+/// Lifts this process's limit of locked memory, to which kernels before 5.11 count maps; they answer EPERM beyond it. Whether
+/// there was one, and it could be lifted.
+fn lift_limit() -> bool {
+    let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
+    !unlimited && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok()
 }
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {

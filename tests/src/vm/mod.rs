@@ -21,6 +21,7 @@ use std::thread;
 use std::time::Instant;
 
 use lb_userspace::dataplane::kernel_at_least;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use report::{Outcome, Report};
 
@@ -98,6 +99,7 @@ pub fn run(filter: &str) -> bool {
             continue;
         }
         report.begin(&name);
+        limit_locked_memory();
         let start = Instant::now();
         // A thread of its own: a check may leave it in another namespace.
         let caught = thread::spawn(move || catch_unwind(AssertUnwindSafe(body))).join();
@@ -108,6 +110,14 @@ pub fn run(filter: &str) -> bool {
         }
     }
     report.done()
+}
+
+/// What processes begin with where nobody has changed it; a check before may have.
+fn limit_locked_memory() {
+    const USUAL: u64 = 64 << 10;
+    let set = getrlimit(Resource::RLIMIT_MEMLOCK)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_MEMLOCK, USUAL, hard));
+    set.expect("a limit that can be set");
 }
 
 /// What the last panic said.
