@@ -37,7 +37,7 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Boot other kernels in virtual machines and run the checks there (as root, for what is missing)
     Vm(vm::Args),
-    /// What CI runs: lint, then test
+    /// Lint, then test: what should be well before a merge
     Ci,
 }
 

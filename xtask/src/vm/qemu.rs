@@ -18,8 +18,9 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Programs, and the package of each.
 const TOOLS: &[(&str, &str)] =
     &[(QEMU, "qemu-system-x86"), ("busybox", "busybox-static"), ("xz", "xz-utils"), ("dpkg", "dpkg")];
-/// How long a machine may take in all. Most are ready in half a minute, on a machine that has nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(1200);
+/// How long a machine may take in all. With two side by side each is ready in some 7 minutes on a machine that has nothing else
+/// to do.
+const PATIENCE: Duration = Duration::from_secs(2400);
 
 /// Packages of what is missing.
 pub(crate) fn missing() -> Vec<&'static str> {
