@@ -11,7 +11,7 @@ use bytemuck::{AnyBitPattern, Pod, Zeroable};
 use crate::family::{Address, V4Addr, V6Addr};
 
 /// Version of everything in this module and in [`crate::tables`].
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// IP protocol numbers (IANA) that the engine knows.
 pub mod protocol {
@@ -257,6 +257,8 @@ pub struct FlowWay<A> {
     pub lock: u32,
     /// Odd while somebody writes this way.
     pub version: u32,
+    /// In the first way: what is in all of them, see [`crate::engine::flow_tags`].
+    pub tags: u32,
     /// The entry.
     pub entry: FlowEntry<A>,
 }

@@ -192,6 +192,11 @@ unsafe impl FlowSets for &Memory {
         unsafe { MemoryFlows::<V4Addr>::exchange(word, value) }
     }
 
+    unsafe fn release(word: *mut u32) {
+        // SAFETY: as `exchange`.
+        unsafe { MemoryFlows::<V4Addr>::release(word) }
+    }
+
     fn order() {
         MemoryFlows::<V4Addr>::order();
     }

@@ -49,6 +49,7 @@ impl<A: Address> MemoryFlows<A> {
             put(offset_of!(FlowWay<A>, key), bytemuck::bytes_of(&way.key));
             put(offset_of!(FlowWay<A>, lock), &way.lock.to_ne_bytes());
             put(offset_of!(FlowWay<A>, version), &way.version.to_ne_bytes());
+            put(offset_of!(FlowWay<A>, tags), &way.tags.to_ne_bytes());
             put(offset_of!(FlowWay<A>, entry), bytemuck::bytes_of(&way.entry));
         }
         Some(bytes)
@@ -88,6 +89,11 @@ unsafe impl<A: Address> FlowSets for MemoryFlows<A> {
     unsafe fn exchange(word: *mut u32, value: u32) -> u32 {
         // SAFETY: the caller's promise.
         unsafe { AtomicU32::from_ptr(word) }.swap(value, Ordering::AcqRel)
+    }
+
+    unsafe fn release(word: *mut u32) {
+        // SAFETY: the caller's promise.
+        unsafe { AtomicU32::from_ptr(word) }.store(0, Ordering::Release);
     }
 
     fn order() {

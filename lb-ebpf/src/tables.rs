@@ -70,6 +70,17 @@ unsafe impl FlowSets for KernelTables {
     }
 
     #[inline(always)]
+    unsafe fn release(word: *mut u32) {
+        if no_fetch() {
+            exchange_by_map(word, 0);
+            return;
+        }
+        Self::order();
+        // SAFETY: the caller's promise. Stores are seen in order, see `lb_common::engine::flow_table`.
+        unsafe { word.write_volatile(0) };
+    }
+
+    #[inline(always)]
     fn order() {
         // SAFETY: does nothing; the compiler takes it for something that may read and write all memory.
         unsafe { asm!("") };

@@ -1,9 +1,9 @@
 //! The flow table: sets of [`WAYS`] entries, each entry in cache lines of its own, in one array.
 //!
 //! A key's hash names two sets: the first is taken unless it is nearly full (Azar, Broder, Karlin, Upfal: Balanced Allocations, 1994).
-//! So nearly every search is one array lookup, and one cache line when the first way is the right one. When both are
-//! full, the entry of theirs that has been idle longest makes way: a flow with traffic stays while an idle one
-//! shares its sets (C5).
+//! So nearly every search is one array lookup. A set's first way tells what is in the others ([`super::flow_tags`]): a search
+//! touches that one and the way it is after, one that fails no other. When both sets are full, the entry of theirs that has
+//! been idle longest makes way: a flow with traffic stays while an idle one shares its sets (C5).
 //!
 //! Several CPUs: whoever writes under a key holds the lock of the key's first set, a word in its first way, for some tens of
 //! nanoseconds, and that of the second set too if it writes there. Readers take no lock: a way's version is odd
@@ -17,6 +17,7 @@ use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr::{self, NonNull, addr_of, addr_of_mut};
 
+use super::flow_tags::Tags;
 use crate::abi::{FlowEntry, FlowKey, FlowSet, FlowWay, WAYS, flow_state};
 use crate::family::Address;
 
@@ -26,13 +27,6 @@ const LOCK_TRIES: u32 = 64;
 
 /// What a free way offers: more than any time.
 const FREE: u64 = 1 << 33;
-
-/// Whether an entry goes to its first set: while that has two free ways, or no less to offer than the second. So nearly all
-/// are found at once, and hardly any set is full while others have room.
-#[inline(always)]
-const fn keeps_first(first: u64, second: u64) -> bool {
-    first >= 2 * FREE || first >= second
-}
 
 /// Ticks that a flow counts as idle before its client has answered its backend's answer. The clock may be as coarse as 10 ms, and a flood
 /// fills a small table in a few ticks: within so many, the flood's flows make way before proven ones do.
@@ -92,6 +86,12 @@ impl Query {
         // Branches cost more here.
         second ^ (second == self.first(mask)) as u32
     }
+
+    /// What the key is known by in the tags of a set.
+    #[inline(always)]
+    const fn tag(&self) -> u32 {
+        Tags::tag(self.hash)
+    }
 }
 
 /// Where the sets are.
@@ -114,6 +114,12 @@ pub unsafe trait FlowSets {
     /// # Safety
     /// `word` is valid, aligned, and changed in no other way.
     unsafe fn exchange(word: *mut u32, value: u32) -> u32;
+
+    /// Puts 0 back where [`exchange`](Self::exchange) has put 1; what was written before is seen by whoever comes upon the 0.
+    ///
+    /// # Safety
+    /// As for [`exchange`](Self::exchange).
+    unsafe fn release(word: *mut u32);
 
     /// Keeps reads and writes of memory on their side.
     fn order();
@@ -164,9 +170,28 @@ unsafe fn holds<A: Address>(way: *mut FlowWay<A>, query: &Query) -> bool {
     difference == 0
 }
 
-/// A way that holds a key, and the version it had before it was looked at.
+/// The tags of a set.
+///
+/// # Safety
+/// `set` is valid.
+#[inline(always)]
+unsafe fn tags<A>(set: *mut FlowSet<A>) -> Tags {
+    // SAFETY: the caller's promise.
+    Tags(unsafe { addr_of!((*way(set, 0)).tags).read_volatile() })
+}
+
+/// # Safety
+/// `set` is valid and its lock is held.
+#[inline(always)]
+unsafe fn set_tags<A>(set: *mut FlowSet<A>, tags: Tags) {
+    // SAFETY: the caller's promise.
+    unsafe { addr_of_mut!((*way(set, 0)).tags).write_volatile(tags.0) };
+}
+
+/// A way that holds a key, its number, and the version it had before it was looked at.
 struct Found<A> {
     way: *mut FlowWay<A>,
+    i: usize,
     version: u32,
 }
 
@@ -193,24 +218,24 @@ impl<A: Address> Found<A> {
 /// # Safety
 /// `set` is valid for reads and writes.
 #[inline(always)]
-unsafe fn find<A: Address, T: FlowSets>(set: *mut FlowSet<A>, query: &Query) -> Option<Found<A>> {
-    let mut i = 0;
-    let mut version = 0;
-    // SAFETY: `i` is below `WAYS`.
+unsafe fn find<A: Address>(set: *mut FlowSet<A>, query: &Query) -> Option<Found<A>> {
+    // SAFETY: ways have numbers below `WAYS`.
     unsafe {
-        while i < WAYS {
-            version = addr_of!((*way(set, i)).version).read_volatile();
-            if holds(way(set, i), query) {
-                break;
+        let mut ways = tags(set).with(query.tag());
+        // No more than there are: the verifier cannot tell.
+        let mut tries = 0;
+        while tries < WAYS && !ways.none() {
+            let i = ways.first();
+            let way = way(set, i);
+            let version = addr_of!((*way).version).read_volatile();
+            if holds(way, query) {
+                return Some(Found { way, i, version });
             }
-            i += 1;
+            ways = ways.but_first();
+            tries += 1;
         }
-        if i == WAYS {
-            return None;
-        }
-        let i = T::hidden(i, version) & (WAYS - 1);
-        Some(Found { way: way(set, i), version })
     }
+    None
 }
 
 /// # Safety
@@ -233,7 +258,7 @@ unsafe fn lock<A, T: FlowSets>(set: *mut FlowSet<A>) -> bool {
 #[inline(always)]
 unsafe fn unlock<A, T: FlowSets>(set: *mut FlowSet<A>) {
     // SAFETY: the caller's promise.
-    unsafe { T::exchange(addr_of_mut!((*way(set, 0)).lock), 0) };
+    unsafe { T::release(addr_of_mut!((*way(set, 0)).lock)) };
 }
 
 /// Changes a way so that readers notice: a key's words, and an entry unless it is to be free.
@@ -286,27 +311,6 @@ unsafe fn idle<A: Address>(way: *mut FlowWay<A>, now: u32) -> u64 {
     free * FREE + idle + unproven * UNPROVEN_TICKS
 }
 
-/// What a set has to offer: more for each free way, else for how long a way has been of no use.
-///
-/// # Safety
-/// As [`find`].
-#[inline(always)]
-unsafe fn offer<A: Address>(set: *mut FlowSet<A>, now: u32) -> u64 {
-    let (mut free, mut most) = (0, 0);
-    let mut i = 0;
-    while i < WAYS {
-        // SAFETY: `i` is below `WAYS`.
-        let idle = unsafe { idle(way(set, i), now) };
-        free += idle & FREE;
-        if idle > most {
-            most = idle;
-        }
-        i += 1;
-    }
-    // Free ways are in front of all times.
-    free | (most & u64::from(u32::MAX))
-}
-
 /// The way of a set that has been of no use for longest, and for how long.
 ///
 /// # Safety
@@ -326,6 +330,27 @@ unsafe fn idlest<A: Address>(set: *mut FlowSet<A>, now: u32) -> (usize, u64) {
     (at, most)
 }
 
+/// Whether an entry goes to its first set: while that has two free ways, or no less to offer than the second. So nearly all
+/// are found at once, and hardly any set is full while others have room.
+///
+/// # Safety
+/// As [`find`].
+#[inline(always)]
+unsafe fn keeps_first<A: Address>(first: *mut FlowSet<A>, second: *mut FlowSet<A>, now: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let room = tags(first).free();
+        if room.several() {
+            return true;
+        }
+        let other = tags(second).free();
+        if room.none() && other.none() {
+            return idlest(first, now).1 >= idlest(second, now).1;
+        }
+        !other.several() && !room.none()
+    }
+}
+
 /// Writes an entry into a set: over the one that has the key, else over the one of least use.
 ///
 /// # Safety
@@ -339,12 +364,14 @@ unsafe fn settle<A: Address, T: FlowSets>(
 ) -> Wrote {
     // SAFETY: the caller's promise.
     unsafe {
-        if let Some(found) = find::<A, T>(set, query) {
+        if let Some(found) = find(set, query) {
             write::<A, T>(found.way, &query.words, Some(entry));
             return Wrote::Free;
         }
-        let (i, idle) = idlest(set, entry.last_seen);
-        let way = way(set, T::hidden(i, entry.last_seen) & (WAYS - 1));
+        let room = tags(set).free();
+        let (i, idle) = if room.none() { idlest(set, entry.last_seen) } else { (room.first(), FREE) };
+        let i = T::hidden(i, entry.last_seen) & (WAYS - 1);
+        let way = way(set, i);
         let taken = idle < FREE;
         if taken {
             // Not by way of the stack, which is short in the kernel.
@@ -352,6 +379,7 @@ unsafe fn settle<A: Address, T: FlowSets>(
             ptr::copy_nonoverlapping(addr_of!((*way).entry), &raw mut evicted.1, 1);
         }
         write::<A, T>(way, &query.words, Some(entry));
+        set_tags(set, tags(set).set(i, query.tag()));
         if taken { Wrote::Evicted } else { Wrote::Free }
     }
 }
@@ -380,16 +408,16 @@ pub fn get<'a, A: Address, T: FlowSets>(
 ) -> Option<Flow<'a, A>> {
     let query = Query::new(key, table.seed());
     let mask = table.mask::<A>();
-    for index in [query.first(mask), query.second(mask)] {
-        let set = table.set::<A>(index)?.as_ptr();
-        // SAFETY: as `FlowSets` promises.
-        unsafe {
-            if let Some(found) = find::<A, T>(set, &query) {
-                return found.copy::<T>(entry).then_some(Flow { found, table: PhantomData });
-            }
+    let first = table.set::<A>(query.first(mask))?.as_ptr();
+    // SAFETY: as `FlowSets` promises.
+    unsafe {
+        let mut found = find(first, &query);
+        if found.is_none() && tags(first).elsewhere() {
+            found = find(table.set::<A>(query.second(mask))?.as_ptr(), &query);
         }
+        let found = found?;
+        found.copy::<T>(entry).then_some(Flow { found, table: PhantomData })
     }
-    None
 }
 
 /// Both sets of a key.
@@ -421,19 +449,21 @@ pub fn insert<A: Address, T: FlowSets>(
         if !lock::<A, T>(first) {
             return Wrote::Busy;
         }
-        let mut found = find::<A, T>(first, &query);
+        let mut found = find(first, &query);
         let in_first = found.is_some();
-        if !in_first {
-            found = find::<A, T>(second, &query);
+        if !in_first && tags(first).elsewhere() {
+            found = find(second, &query);
         }
         let in_second = !in_first && found.is_some();
-        let now = entry.last_seen;
         let wrote = if found.is_some_and(|found| !replace(&(*found.way).entry)) {
             Wrote::Exists
-        } else if !in_second && (in_first || keeps_first(offer(first, now), offer(second, now))) {
+        } else if !in_second && (in_first || keeps_first(first, second, entry.last_seen)) {
             settle::<A, T>(first, &query, entry, evicted)
         } else if lock::<A, T>(second) {
             let wrote = settle::<A, T>(second, &query, entry, evicted);
+            if !in_second {
+                set_tags(first, tags(first).one_more());
+            }
             unlock::<A, T>(second);
             wrote
         } else {
@@ -444,12 +474,21 @@ pub fn insert<A: Address, T: FlowSets>(
     }
 }
 
-/// Does something to the way of a key while no other CPU changes it; `None` when there is none, or a lock cannot be had.
+/// Where a key was found, locked.
+struct Place<A> {
+    found: Found<A>,
+    /// Its first set.
+    first: *mut FlowSet<A>,
+    /// The set it is in, if that is the second.
+    second: Option<*mut FlowSet<A>>,
+}
+
+/// Does something to the place of a key while no other CPU changes it; `None` when there is none, or a lock cannot be had.
 #[inline(always)]
-fn at_way<A: Address, T: FlowSets, R>(
+fn at_place<A: Address, T: FlowSets, R>(
     table: &T,
     key: &FlowKey<A>,
-    body: impl FnOnce(*mut FlowWay<A>) -> R,
+    body: impl FnOnce(&Place<A>) -> R,
 ) -> Option<R> {
     let query = Query::new(key, table.seed());
     let [first, second] = both::<A, T>(table, &query)?;
@@ -458,16 +497,17 @@ fn at_way<A: Address, T: FlowSets, R>(
         if !lock::<A, T>(first) {
             return None;
         }
-        let mut found = find::<A, T>(first, &query);
+        let mut found = find(first, &query);
         let mut both_locked = false;
-        if found.is_none() && find::<A, T>(second, &query).is_some() {
+        if found.is_none() && tags(first).elsewhere() && find(second, &query).is_some() {
             both_locked = lock::<A, T>(second);
             if both_locked {
-                found = find::<A, T>(second, &query);
+                found = find(second, &query);
             }
         }
-        let result = found.map(|found| body(found.way));
-        if both_locked {
+        let second = both_locked.then_some(second);
+        let result = found.map(|found| body(&Place { found, first, second }));
+        if let Some(second) = second {
             unlock::<A, T>(second);
         }
         unlock::<A, T>(first);
@@ -483,8 +523,8 @@ pub fn change<A: Address, T: FlowSets, R>(
     key: &FlowKey<A>,
     change: impl FnOnce(&mut FlowEntry<A>) -> R,
 ) -> Option<R> {
-    // SAFETY: `at_way` gives valid ways.
-    at_way(table, key, |way| change(unsafe { &mut (*way).entry }))
+    // SAFETY: `at_place` gives valid ways.
+    at_place(table, key, |place| change(unsafe { &mut (*place.found.way).entry }))
 }
 
 /// Removes the entry of a key if `whether` says so.
@@ -494,11 +534,17 @@ pub fn remove_if<A: Address, T: FlowSets>(
     key: &FlowKey<A>,
     whether: impl FnOnce(&FlowEntry<A>) -> bool,
 ) {
-    at_way(table, key, |way| {
-        // SAFETY: `at_way` gives valid ways, with the lock held.
+    at_place(table, key, |place| {
+        let Found { way, i, .. } = place.found;
+        // SAFETY: `at_place` gives valid ways and sets, with their locks held.
         unsafe {
             if whether(&(*way).entry) {
                 write::<A, T>(way, &[0; 5], None);
+                let set = place.second.unwrap_or(place.first);
+                set_tags(set, tags(set).set(i, 0));
+                if place.second.is_some() {
+                    set_tags(place.first, tags(place.first).one_less());
+                }
             }
         }
     });

@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod filter;
 pub mod flow;
 pub mod flow_table;
+pub mod flow_tags;
 pub mod forward;
 pub mod icmp;
 pub mod open;

@@ -3,6 +3,7 @@
 use std::mem::{offset_of, size_of};
 
 use lb_common::abi::{FlowEntry, FlowKey, FlowWay};
+use lb_common::engine::flow_tags::Tags;
 use lb_common::family::Address;
 use lb_common::tables::Table;
 
@@ -45,7 +46,9 @@ pub fn change_flows<A: Address>(
 ) -> Result<(), MapError> {
     let table = flow_table::<A>();
     for (index, mut set) in store.dump(table)? {
-        for way in set.chunks_exact_mut(size_of::<FlowWay<A>>()) {
+        let tags_at = offset_of!(FlowWay<A>, tags)..offset_of!(FlowWay<A>, tags) + size_of::<u32>();
+        let mut tags = Tags(bytemuck::pod_read_unaligned(&set[tags_at.clone()]));
+        for (i, way) in set.chunks_exact_mut(size_of::<FlowWay<A>>()).enumerate() {
             let Some((key, mut entry)) = entry_in(way) else {
                 continue;
             };
@@ -54,8 +57,11 @@ pub fn change_flows<A: Address>(
                 way[at..at + size_of::<FlowEntry<A>>()].copy_from_slice(bytemuck::bytes_of(&entry));
             } else {
                 way.fill(0);
+                tags = tags.set(i, 0);
             }
         }
+        // In the first way, which may be free by now.
+        set[tags_at].copy_from_slice(&tags.0.to_ne_bytes());
         store.update(table, &index, &set)?;
     }
     Ok(())
