@@ -19,6 +19,7 @@ pub(crate) enum Flag {
 }
 
 const GET_DRIVER: u32 = 0x03;
+const GET_CHANNELS: u32 = 0x3c;
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -36,6 +37,31 @@ struct Driver {
     rest: [u8; 160],
 }
 
+/// struct ethtool_channels: how many queues there may be of each kind, then how many there are. Those of the last kind receive
+/// and send.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// Pairs of queues, one to receive and one to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queues {
+    /// So many are in use.
+    pub(crate) used: u32,
+    /// So many there are.
+    pub(crate) all: u32,
+}
+
 /// A socket to ask through.
 pub(crate) struct Ethtool(OwnedFd);
 
@@ -51,6 +77,13 @@ impl Ethtool {
         self.ask(interface, &mut answer)?;
         let name = answer.driver.split(|byte| *byte == 0).next().unwrap_or_default();
         Ok(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Its pairs of queues.
+    pub(crate) fn queues(&self, interface: &str) -> io::Result<Queues> {
+        let mut answer = Channels { command: GET_CHANNELS, ..Channels::default() };
+        self.ask(interface, &mut answer)?;
+        Ok(Queues { used: answer.combined, all: answer.max_combined })
     }
 
     /// Whether an offload is on.
@@ -92,6 +125,7 @@ mod tests {
     fn structures_are_as_long_as_the_kernels() {
         assert_eq!(size_of::<Driver>(), 196);
         assert_eq!(size_of::<Number>(), 8);
+        assert_eq!(size_of::<Channels>(), 36);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
 /// `NLM_F_REQUEST` with `NLM_F_ACK`: one answer, and the end of it.
 pub(crate) const ONE: u16 = 0x5;
@@ -19,6 +19,10 @@ pub(crate) const ONE: u16 = 0x5;
 pub(crate) const ALL: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// Flags of an error: only the request's header is in it; attributes follow.
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
 /// Bytes of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
 /// The kernel's datagrams of a dump are no longer than this (`NLMSG_GOODSIZE` is at most a page or 8 KiB).
@@ -42,14 +46,7 @@ pub(crate) fn ask(
 ) -> io::Result<()> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_S))?;
-    let mut request = Vec::with_capacity(HEADER + body.len());
-    request.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    // Sequence and port number: one request on this socket.
-    request.extend([0; 8]);
-    request.extend(body);
-    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    send(socket.as_raw_fd(), &request(kind, flags, body), MsgFlags::empty())?;
     let mut buffer = vec![0; BUFFER];
     loop {
         let len = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -57,6 +54,57 @@ pub(crate) fn ask(
             return Ok(());
         }
     }
+}
+
+/// What became of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is done.
+    Done,
+    /// It is not, and what the kernel says about it, if anything.
+    Refused(Option<String>),
+}
+
+/// Asks the kernel to do something, and for its words when it does not (`NETLINK_EXT_ACK`).
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub(crate) fn ask_for_words(
+    protocol: SockProtocol,
+    (kind, flags): (u16, u16),
+    body: &[u8],
+) -> io::Result<Answer> {
+    let socket = Socket::new(protocol as isize)?;
+    socket.set_ext_ack(true)?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_S))?;
+    socket.send(&request(kind, flags, body), 0)?;
+    let mut answer = Vec::with_capacity(BUFFER);
+    socket.recv(&mut answer, 0)?;
+    Ok(match take(&answer, &mut |_, _| {}) {
+        Ok(_) => Answer::Done,
+        Err(_) => Answer::Refused(words(&answer)),
+    })
+}
+
+/// The text behind an error (`NLMSGERR_ATTR_MSG`), which follows what the error is about.
+fn words(answer: &[u8]) -> Option<String> {
+    let flags = half(answer, 6)?;
+    let about = answer.get(HEADER + 4..)?;
+    // The whole request, or its header.
+    let len = if flags & NLM_F_CAPPED == 0 { word(about, 0)? as usize } else { HEADER };
+    let more = about.get(len.next_multiple_of(4)..).filter(|_| flags & NLM_F_ACK_TLVS != 0)?;
+    Some(text(find(more, NLMSGERR_ATTR_MSG)?)).filter(|words| !words.is_empty())
+}
+
+fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut request = Vec::with_capacity(HEADER + body.len());
+    request.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    // Sequence and port number: one request on its socket.
+    request.extend([0; 8]);
+    request.extend(body);
+    request
 }
 
 /// Takes the messages of a datagram apart; whether it was the last one.
@@ -185,6 +233,27 @@ pub(crate) mod tests {
         assert_eq!(error(libc::EPERM).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert!(take(&done(), &mut |_, _| {}).unwrap());
         assert!(!take(&message(99, &[]), &mut |_, _| {}).unwrap());
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_an_error_is_read() {
+        let error = |flags: u16, about: &[u8]| {
+            let body =
+                [&(-libc::ENOMEM).to_ne_bytes()[..], about, &attribute(NLMSGERR_ATTR_MSG, b"too few\0")];
+            let mut bytes = message(NLMSG_ERROR, &body.concat());
+            bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+            bytes
+        };
+        let request = request(19, ONE, &[7; 6]);
+        let whole = [&request[..], &[0; 2]].concat();
+        let said = Some("too few".to_owned());
+        assert_eq!(words(&error(NLM_F_ACK_TLVS, &whole)), said);
+        assert_eq!(words(&error(NLM_F_ACK_TLVS | NLM_F_CAPPED, &request[..HEADER])), said);
+        assert_eq!(words(&error(0, &whole)), None, "no attributes");
+        let bytes = error(NLM_F_ACK_TLVS, &whole);
+        for end in 0..bytes.len() - 1 {
+            assert_eq!(words(&bytes[..end]), None);
+        }
     }
 
     #[test]

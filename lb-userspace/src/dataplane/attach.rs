@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
@@ -18,7 +19,7 @@ use serde::Serialize;
 
 use super::load::kernel_at_least;
 use super::pins::LinkKind;
-use super::{DataplaneError, Hook, HookChoice, PinDir, Programs};
+use super::{DataplaneError, Hook, HookChoice, PinDir, Programs, complaint};
 use crate::maps::{MapError, MapStore, detach_link, link_info};
 
 /// Priority and handle of our clsact filters: fixed, so that a restarted agent finds and replaces its own.
@@ -180,7 +181,7 @@ impl Attacher {
         // Generic XDP always has the packet in one piece.
         let frags = hook == Hook::Xdp && kernel_at_least(5, 18);
         let program = self.programs.xdp(if frags { "lb_xdp_frags" } else { "lb_xdp" })?;
-        let failed = |error: &ProgramError| attach_error(target.iface, hook, error);
+        let failed = |error: &ProgramError| attach_error(target.iface, hook, error, None);
         if let Some(pinned) = pinned_to(&pin, target.ifindex)? {
             let link = FdLink::from(pinned).try_into().ok();
             match link.map(|link| program.attach_to_link(link)) {
@@ -193,7 +194,11 @@ impl Attacher {
                 _ => remove_pin(&pin)?,
             }
         }
-        let id = program.attach_to_if_index(target.ifindex, mode).map_err(|error| failed(&error))?;
+        let id = program.attach_to_if_index(target.ifindex, mode).map_err(|error| {
+            let native = program.fd().ok().filter(|_| hook == Hook::Xdp);
+            let words = native.and_then(|program| complaint::of(target.ifindex, program.as_fd()));
+            attach_error(target.iface, hook, &error, words)
+        })?;
         let link = program.take_link(id).map_err(|error| failed(&error))?;
         let link = FdLink::try_from(link).map_err(|_| DataplaneError::Attach {
             iface: target.iface.to_owned(),
@@ -219,7 +224,7 @@ impl Attacher {
         if kind.hook() == Hook::Clsact {
             return put_clsact(program, target.iface, direction);
         }
-        let failed = |error: &ProgramError| attach_error(target.iface, kind.hook(), error);
+        let failed = |error: &ProgramError| attach_error(target.iface, kind.hook(), error, None);
         if let Some(pinned) = pinned_to(&pin, target.ifindex)? {
             let link = SchedClassifierLink::try_from(FdLink::from(pinned)).ok();
             match link.map(|link| program.attach_to_link(link)) {
@@ -321,7 +326,7 @@ fn put_clsact(
     iface: &str,
     direction: TcAttachType,
 ) -> Result<bool, DataplaneError> {
-    let failed = |error: &ProgramError| attach_error(iface, Hook::Clsact, error);
+    let failed = |error: &ProgramError| attach_error(iface, Hook::Clsact, error, None);
     // EEXIST when it is there; any other failure shows below.
     let _exists = qdisc_add_clsact(iface);
     let ours = SchedClassifierLink::attached(iface, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None);
@@ -382,8 +387,8 @@ pub(super) fn pin_error(path: &std::path::Path, error: &dyn std::error::Error) -
     DataplaneError::PinDir { path: path.to_owned(), source: io::Error::other(error.to_string()) }
 }
 
-/// The kernel's reason and what to do about it.
-fn attach_error(iface: &str, hook: Hook, error: &ProgramError) -> DataplaneError {
+/// The kernel's reason, perhaps with words of its own, and what to do about it.
+fn attach_error(iface: &str, hook: Hook, error: &ProgramError, words: Option<String>) -> DataplaneError {
     let errno = errno_of(error);
     let advice = match (hook, errno) {
         (_, Some(libc::EPERM | libc::EACCES)) => Some("run as root, or with CAP_BPF and CAP_NET_ADMIN"),
@@ -391,9 +396,13 @@ fn attach_error(iface: &str, hook: Hook, error: &ProgramError) -> DataplaneError
         (Hook::Xdp | Hook::XdpGeneric, Some(libc::EBUSY | libc::EEXIST)) => Some(
             "another XDP program is there: `ip link show` tells which; remove it, or use --hook tc, which shares",
         ),
-        (Hook::Xdp, Some(libc::EOPNOTSUPP)) => {
-            Some("its driver has no native XDP: use --hook xdp-generic or tc")
-        }
+        (Hook::Xdp, Some(libc::EOPNOTSUPP)) => Some(
+            "its driver has no native XDP, or not with its settings as they are: use --hook xdp-generic or tc",
+        ),
+        (Hook::Xdp, Some(libc::ENOMEM | libc::ENOSPC)) => Some(
+            "its driver may want one more queue for each CPU than the device has: have it use fewer for packets \
+             (ethtool -L), give the device more, or use --hook tc",
+        ),
         (Hook::Xdp, Some(libc::ERANGE | libc::EINVAL)) => {
             Some("its MTU may be too large for native XDP: lower it, or use --hook tc")
         }
@@ -402,8 +411,10 @@ fn attach_error(iface: &str, hook: Hook, error: &ProgramError) -> DataplaneError
         ),
         _ => None,
     };
-    let reason =
-        errno.map_or_else(|| error.to_string(), |errno| io::Error::from_raw_os_error(errno).to_string());
+    let reason = match errno {
+        Some(errno) => complaint::with_words(&io::Error::from_raw_os_error(errno), words),
+        None => error.to_string(),
+    };
     DataplaneError::Attach { iface: iface.to_owned(), hook: hook.name(), reason, advice }
 }
 

@@ -7,6 +7,7 @@
 
 mod attach;
 mod clsact;
+mod complaint;
 mod error;
 mod hook;
 mod load;

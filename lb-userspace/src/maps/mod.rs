@@ -21,6 +21,7 @@ pub use flows::{change_flows, flow_table, put_flow, scan_flows};
 pub use kernel::{DEFAULT_PIN_DIR, KernelStore};
 pub use memory::MemoryStore;
 pub use render::render_key;
+pub(crate) use sys::possible_cpus;
 pub use sys::{
     CgroupLinkInfo, LinkInfo, Map as KernelMap, Shape, cgroup_link_info, detach_link, link_info, update_link,
 };

@@ -573,7 +573,7 @@ fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
 }
 
 /// CPUs that per-CPU maps hold a value for.
-pub(super) fn possible_cpus() -> io::Result<usize> {
+pub(crate) fn possible_cpus() -> io::Result<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     parse_cpus(text.trim()).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
