@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lb_userspace::lab;
 use lb_userspace::lab::netns::Namespace;
 use lb_userspace::lab::topology::Node;
 use lb_userspace::maps::KernelStore;
@@ -30,7 +31,7 @@ pub const VIP4: &str = "10.96.0.10:80";
 /// The same, IPv6.
 pub const VIP6: &str = "[fd00:96::10]:80";
 /// Port that servers listen on.
-const PORT: u16 = 8080;
+pub const PORT: u16 = 8080;
 
 /// A node with a client and servers, gone when dropped; every packet must be accounted for then.
 #[derive(Debug)]
@@ -48,11 +49,24 @@ impl TestNode {
     /// # Panics
     /// When not root.
     pub fn new(servers: u8) -> Self {
+        Self::wired(servers, false)
+    }
+
+    /// The same; who sends on these wires works out checksums itself, as on wires between machines.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn like_between_machines(servers: u8) -> Self {
+        Self::wired(servers, true)
+    }
+
+    fn wired(servers: u8, finished: bool) -> Self {
         let lab = TestLab::new();
         let node =
             Node::create(&format!("lb-{}-node", lab.name()), &["172.31.0.1".parse().expect("an address")])
                 .expect("a node")
-                .for_native_xdp(true);
+                .for_native_xdp(true)
+                .with_finished_checksums(finished);
         let client = node
             .add_pod(
                 &format!("lb-{}-client", lab.name()),
@@ -79,6 +93,18 @@ impl TestNode {
         self.servers.push(pod);
     }
 
+    /// Adds a server by way of another wire, see [`Node::add_pod_by`].
+    ///
+    /// # Panics
+    /// As above.
+    pub fn add_server_by(&mut self, interface: &str, lay: impl FnOnce(&Namespace) -> lab::Result<()>) {
+        let number = self.servers.len();
+        let (name, addresses) = self.server_place(number);
+        let pod = self.node.add_pod_by(&name, interface, &addresses, lay).expect("a server");
+        start_server(&pod, number);
+        self.servers.push(pod);
+    }
+
     /// Puts a new server with the same address, behind this interface, in the place of one.
     ///
     /// # Panics
@@ -95,18 +121,16 @@ impl TestNode {
     }
 
     fn make_server(&self, number: usize, interface: &str) -> Namespace {
-        let addresses = [address(number, 4), address(number, 6)].map(|a| a.parse().expect("an address"));
-        let pod = self
-            .node
-            .add_pod(&format!("lb-{}-s{number}", self.lab.name()), interface, &addresses)
-            .expect("a server");
-        let listener = pod.run(|| TcpListener::bind(("::", PORT)).expect("listens")).expect("enters");
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                thread::spawn(move || repeat(stream, number));
-            }
-        });
+        let (name, addresses) = self.server_place(number);
+        let pod = self.node.add_pod(&name, interface, &addresses).expect("a server");
+        start_server(&pod, number);
         pod
+    }
+
+    /// Namespace and addresses of a server.
+    fn server_place(&self, number: usize) -> (String, [IpAddr; 2]) {
+        let addresses = [4, 6].map(|family| address(number, family).parse().expect("an address"));
+        (self.namespace_name(&format!("s{number}")), addresses)
     }
 
     /// The node.
@@ -353,6 +377,15 @@ pub fn slices(servers: &[usize]) -> String {
             )
         })
         .join("---\n")
+}
+
+fn start_server(pod: &Namespace, number: usize) {
+    let listener = pod.run(|| TcpListener::bind(("::", PORT)).expect("listens")).expect("enters");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || repeat(stream, number));
+        }
+    });
 }
 
 fn repeat(stream: TcpStream, number: usize) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
@@ -54,6 +54,14 @@ impl Netlink {
     /// When the kernel refuses to enter it or to make the socket.
     pub fn of(namespace: &Namespace) -> Result<Self> {
         namespace.run(|| Self::open(namespace.name()))?
+    }
+
+    /// A socket of the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// When the kernel refuses to make it.
+    pub fn here() -> Result<Self> {
+        Self::open("this network namespace")
     }
 
     fn open(place: &str) -> Result<Self> {
@@ -141,6 +149,16 @@ impl Netlink {
     pub fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
         self.wait("set up", format_args!("interface {index}"), self.handle.link().change(message).execute())
+    }
+
+    /// Moves a link into another namespace, where it has this name and is down. Its addresses and routes are gone then.
+    ///
+    /// # Errors
+    /// When the name is too long or taken there, or the kernel refuses: devices made of software may have to stay.
+    pub fn move_link(&self, index: u32, to: BorrowedFd<'_>, name: &str) -> Result<()> {
+        check_name(name)?;
+        let message = LinkUnspec::new_with_index(index).name(name).setns_by_fd(to.as_raw_fd()).build();
+        self.wait("move", format_args!("interface {index}"), self.handle.link().change(message).execute())
     }
 
     /// Sets the MTU of a link, in bytes.

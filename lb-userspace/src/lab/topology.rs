@@ -120,10 +120,31 @@ impl Node {
     /// # Errors
     /// When a name is taken or the kernel refuses. What was made is removed again.
     pub fn add_pod(&self, name: &str, interface: &str, addresses: &[IpAddr]) -> Result<Namespace> {
+        self.add_pod_by(name, interface, addresses, |pod| {
+            self.netlink.add_veth(interface, POD_INTERFACE, pod)?;
+            self.set_offloads(pod, interface).inspect_err(|_| {
+                // The first error is the one to report.
+                let _ = self.cut(interface);
+            })
+        })
+    }
+
+    /// The same by way of another wire: `lay` brings its ends, which are down, to the node and into the pod's namespace, and
+    /// gives them their names.
+    ///
+    /// # Errors
+    /// As above, and those of `lay`.
+    pub fn add_pod_by(
+        &self,
+        name: &str,
+        interface: &str,
+        addresses: &[IpAddr],
+        lay: impl FnOnce(&Namespace) -> Result<()>,
+    ) -> Result<Namespace> {
         let pod = Namespace::create(name)?;
         let made = prepare(&pod, &[]).and_then(|inside| {
-            self.netlink.add_veth(interface, POD_INTERFACE, &pod)?;
-            self.wire(&pod, &inside, interface, addresses).inspect_err(|_| {
+            lay(&pod)?;
+            self.wire(&inside, interface, addresses).inspect_err(|_| {
                 // From here on the interface is this pod's. The first error is the one to report.
                 let _ = self.cut(interface);
             })
@@ -137,14 +158,7 @@ impl Node {
         }
     }
 
-    fn wire(&self, pod: &Namespace, inside: &Netlink, interface: &str, addresses: &[IpAddr]) -> Result<()> {
-        let outer = self.netlink.link(interface)?;
-        let inner = inside.link(POD_INTERFACE)?;
-        let (outer_mac, inner_mac) = (mac_of(&outer)?, mac_of(&inner)?);
-        self.namespace.run(|| {
-            // 0 as well where a distribution's defaults for new interfaces say otherwise.
-            write_sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "0")
-        })??;
+    fn set_offloads(&self, pod: &Namespace, interface: &str) -> Result<()> {
         if self.native_xdp {
             self.namespace.run(|| switch(interface, Flag::Tso, false))??;
             pod.run(|| switch(POD_INTERFACE, Flag::Gro, true))??;
@@ -152,6 +166,17 @@ impl Node {
         if self.finished {
             pod.run(|| switch(POD_INTERFACE, Flag::TxChecksum, false))??;
         }
+        Ok(())
+    }
+
+    fn wire(&self, inside: &Netlink, interface: &str, addresses: &[IpAddr]) -> Result<()> {
+        let outer = self.netlink.link(interface)?;
+        let inner = inside.link(POD_INTERFACE)?;
+        let (outer_mac, inner_mac) = (mac_of(&outer)?, mac_of(&inner)?);
+        self.namespace.run(|| {
+            // 0 as well where a distribution's defaults for new interfaces say otherwise.
+            write_sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "0")
+        })??;
         self.netlink.set_up(outer.index)?;
         inside.set_up(inner.index)?;
         for &address in addresses {

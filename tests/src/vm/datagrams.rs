@@ -5,15 +5,23 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
+use lb_userspace::lab::netns::Namespace;
+
 use crate::node::{TestNode, address};
 
 /// The Service of [`serve`], in both families.
 pub const DATAGRAMS: [&str; 2] = ["10.96.0.11:53", "[fd00:96::11]:53"];
 /// Port that the servers listen on.
-const PORT: u16 = 5353;
+pub const PORT: u16 = 5353;
 
 /// Servers that answer a datagram with their number, and a Service in front of the first `count`.
 pub fn serve(node: &TestNode, count: usize) {
+    listen(node, count);
+    publish(node, &(0..count).collect::<Vec<_>>());
+}
+
+/// The servers alone.
+pub fn listen(node: &TestNode, count: usize) {
     for number in 0..count {
         let socket =
             node.server(number).run(|| UdpSocket::bind(("::", PORT)).expect("a port")).expect("enters");
@@ -24,7 +32,6 @@ pub fn serve(node: &TestNode, count: usize) {
             }
         });
     }
-    publish(node, &(0..count).collect::<Vec<_>>());
 }
 
 /// Puts the Service in front of these servers.
@@ -45,11 +52,11 @@ pub fn publish(node: &TestNode, servers: &[usize]) {
     node.write("names.yaml", &text);
 }
 
-/// Asks from so many sockets of the client's; how many questions each server answered.
+/// Asks from so many sockets of a client's; how many questions each server answered.
 ///
 /// All are open at once: a closed one's port might come back, and with it the flow that it had.
-pub fn answers(node: &TestNode, to: &str, times: usize) -> BTreeMap<usize, usize> {
-    let sockets: Vec<_> = (0..times).map(|_| node.client().run(|| socket(to)).expect("enters")).collect();
+pub fn answers(client: &Namespace, to: &str, times: usize) -> BTreeMap<usize, usize> {
+    let sockets: Vec<_> = (0..times).map(|_| client.run(|| socket(to)).expect("enters")).collect();
     let mut answers = BTreeMap::new();
     for socket in &sockets {
         *answers.entry(ask(socket)).or_default() += 1;

@@ -14,6 +14,8 @@ pub mod report;
 pub mod rows;
 pub mod sockets;
 pub mod traffic;
+pub mod virtio;
+pub mod wires;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -72,6 +74,7 @@ pub fn checks() -> Vec<Check> {
     let mut checks = programs::checks();
     checks.extend(rows::checks());
     checks.extend(traffic::checks());
+    checks.extend(virtio::checks());
     checks.extend(sockets::checks());
     checks.extend(clock::checks());
     checks.extend(doctor::checks());

@@ -82,7 +82,7 @@ impl Way {
 }
 
 /// Packets that the node's own stack has sent on.
-fn forwarded(node: &TestNode) -> u64 {
+pub(super) fn forwarded(node: &TestNode) -> u64 {
     ["Ip ForwDatagrams", "Ip6OutForwDatagrams"]
         .map(|name| kernel_counter(node.node().namespace(), name))
         .iter()
@@ -112,7 +112,7 @@ fn traffic(way: Way) -> String {
         assert_eq!(answers(&node, to, 12), even, "{to}: they do not take turns");
     }
     for to in DATAGRAMS {
-        assert_eq!(datagrams::answers(&node, to, 12), even, "{to} UDP: they do not take turns");
+        assert_eq!(datagrams::answers(node.client(), to, 12), even, "{to} UDP: they do not take turns");
     }
     let by_the_host = forwarded(&node) - before;
     if let Some(direct) = way.direct() {
@@ -139,7 +139,7 @@ fn refused(node: &TestNode, to: &str) -> Option<ErrorKind> {
 }
 
 /// What stays when programs are exchanged.
-fn places(links: &[Value]) -> Vec<[String; 4]> {
+pub(super) fn places(links: &[Value]) -> Vec<[String; 4]> {
     let names = ["interface", "hook", "id", "ifindex"];
     links.iter().map(|link| names.map(|name| link[name].to_string())).collect()
 }

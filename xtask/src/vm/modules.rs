@@ -8,7 +8,8 @@ use anyhow::{Context, ensure};
 use super::kernel::Kernel;
 
 /// Devices and hooks of the checks.
-const WANTED: &[&str] = &["veth", "sch_ingress", "cls_bpf", "udp_diag", "ip_vs_rr"];
+const WANTED: &[&str] =
+    &["virtio_pci", "virtio_net", "veth", "sch_ingress", "cls_bpf", "udp_diag", "ip_vs_rr"];
 
 /// A module, ready to be loaded.
 #[derive(Debug)]
