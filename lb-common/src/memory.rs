@@ -15,7 +15,7 @@ use crate::engine::flow;
 use crate::engine::flow_table::FlowSets;
 use crate::engine::packet::Packet;
 use crate::engine::parse::Wire;
-use crate::engine::steps::{Steps, Work};
+use crate::engine::steps::{Direction, Steps, Work};
 use crate::engine::tables::{Added, Tables};
 use crate::family::{Address, V4Addr, V6Addr};
 use crate::memory_flows::MemoryFlows;
@@ -291,7 +291,8 @@ impl Tables for &Memory {
         self.put(Table::Fragments, key, entry);
     }
 
-    fn write_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
+    fn write_flow<A: Address>(&self, work: &Work<A>, direction: Direction, replace: bool) -> Added {
+        let (key, entry) = work.side(direction as u32);
         let mut evicted = (FlowKey::zeroed(), FlowEntry::zeroed());
         match flow::write(self, key, entry, replace, &mut evicted) {
             Added::Evicted => {

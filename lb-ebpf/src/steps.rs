@@ -3,8 +3,8 @@
 //! Each is exported under a C name, which makes it a *global* function to the verifier (kernel 5.6): checked once, for
 //! any caller. It gets the context only; what the caller has found lies in the per-CPU [`Work`].
 
+use core::arch::asm;
 use core::mem::transmute;
-use core::ptr;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::macros::map;
@@ -13,7 +13,7 @@ use aya_log_ebpf::info;
 use lb_common::abi::{FlowEntry, FlowKey, config_flag};
 use lb_common::engine::flow::Other;
 use lb_common::engine::parse::{V4, V6, Wire};
-use lb_common::engine::steps::{Steps, Work};
+use lb_common::engine::steps::{Direction, Steps, Work};
 use lb_common::engine::tables::{Added, Tables};
 use lb_common::engine::{first_packet, flow, open, without_ports};
 use lb_common::family::{Address, V4Addr, V6Addr};
@@ -54,34 +54,19 @@ fn evicted<A: Address>() -> Option<&'static mut Pair<A>> {
     Some(unsafe { &mut *evicted })
 }
 
-#[map]
-static WRITTEN_V4: PerCpuArray<Pair<V4Addr>> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-static WRITTEN_V6: PerCpuArray<Pair<V6Addr>> = PerCpuArray::with_max_entries(1, 0);
-
-/// This CPU's room for what is to be written.
+/// [`flow::write`] in a function of its own, checked by the verifier once. Key and entry lie in `work`, where it looks for them:
+/// pointers as arguments came with kernel 5.12.
 #[inline(always)]
-fn written<A: Address>() -> Option<&'static mut Pair<A>> {
-    let written: *mut Pair<A> =
-        if A::WORDS == 1 { WRITTEN_V4.get_ptr_mut(0)?.cast() } else { WRITTEN_V6.get_ptr_mut(0)?.cast() };
-    // SAFETY: as in `work`.
-    Some(unsafe { &mut *written })
-}
-
-/// [`flow::write`] in a function of its own, checked by the verifier once. Key and entry go by way of a map: pointers as
-/// arguments came with kernel 5.12.
-#[inline(always)]
-pub fn write_flow<A: Address>(key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
-    let Some(written) = written::<A>() else {
-        return Added::Full;
+pub fn write_flow<A: Address>(work: &Work<A>, direction: Direction, replace: bool) -> Added {
+    // SAFETY: changes nothing; the compiler takes it for something that may read what is written there so far. (The kernel wants
+    // an instruction where there is a line.)
+    unsafe { asm!("{0} = {0}", inout(reg) work => _) };
+    let (direction, replace) = (direction as u32, u32::from(replace));
+    let added = if A::WORDS == 1 {
+        lb_write_flow_v4(direction, replace)
+    } else {
+        lb_write_flow_v6(direction, replace)
     };
-    // SAFETY: nobody else refers to this CPU's own value. A plain assignment would go by way of the stack, which is short.
-    unsafe {
-        ptr::copy_nonoverlapping(key, &raw mut written.0, 1);
-        ptr::copy_nonoverlapping(entry, &raw mut written.1, 1);
-    }
-    let replace = u32::from(replace);
-    let added = if A::WORDS == 1 { lb_write_flow_v4(replace) } else { lb_write_flow_v6(replace) };
     match added {
         0 => Added::Yes,
         1 => Added::Evicted,
@@ -101,13 +86,14 @@ pub fn evict<A: Address>() {
 }
 
 macro_rules! flow_writers {
-    ($($name:ident $evict:ident $address:ty;)*) => {$(
+    ($($name:ident $evict:ident $wire:ty, $address:ty;)*) => {$(
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name(replace: u32) -> u32 {
-            let (Some((key, entry)), Some(evicted)) = (written::<$address>(), evicted()) else {
+        extern "C" fn $name(direction: u32, replace: u32) -> u32 {
+            let (Some(work), Some(evicted)) = (work::<$wire>(), evicted()) else {
                 return 3;
             };
+            let (key, entry) = work.side(direction);
             match flow::write(&KernelTables, key, entry, replace != 0, evicted) {
                 Added::Yes => 0,
                 Added::Evicted => 1,
@@ -128,8 +114,8 @@ macro_rules! flow_writers {
 }
 
 flow_writers! {
-    lb_write_flow_v4 lb_evict_v4 V4Addr;
-    lb_write_flow_v6 lb_evict_v6 V6Addr;
+    lb_write_flow_v4 lb_evict_v4 V4, V4Addr;
+    lb_write_flow_v6 lb_evict_v6 V6, V6Addr;
 }
 
 /// A context whose packets have functions of their own for the rarer pieces. All return a [`Reason`]'s number.

@@ -9,10 +9,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, Counter, FlowEntry, FlowKey, FlowSet,
-    FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Settings, config_flag,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, Counter, FlowSet, FragmentEntry,
+    FragmentKey, FrontendEntry, FrontendKey, IfaceEntry, Settings, config_flag,
 };
 use lb_common::engine::flow_table::FlowSets;
+use lb_common::engine::steps::{Direction, Work};
 use lb_common::engine::tables::{Added, Tables};
 use lb_common::family::{Address, V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
@@ -257,8 +258,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn write_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added {
-        steps::write_flow(key, entry, replace)
+    fn write_flow<A: Address>(&self, work: &Work<A>, direction: Direction, replace: bool) -> Added {
+        steps::write_flow(work, direction, replace)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::flow_table::{self, Wrote};
 use super::parse::{Wire, tcp_flag};
 use super::state;
-use super::steps::{Steps, Work};
+use super::steps::{Direction, Steps, Work};
 use super::tables::{Added, Tables};
 use super::{checksum, packet::Packet};
 use crate::abi::{FlowEntry, FlowKey, backend_flag, flow_flag, protocol};
@@ -215,7 +215,7 @@ pub fn refresh<A: Address, T: Tables>(tables: &T, work: &mut Work<A>, learned: u
 #[inline(always)]
 pub fn restore<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) {
     partner(&work.met.key, &work.entry, &mut work.other_key, &mut work.other);
-    let added = tables.write_flow(&work.other_key, &work.other, false);
+    let added = tables.write_flow(work, Direction::Other, false);
     if added == Added::Evicted {
         tables.evict::<A>();
     }

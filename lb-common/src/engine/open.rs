@@ -5,7 +5,7 @@ use super::flow::{self, partner, partner_key};
 use super::flow_table;
 use super::parse::{Wire, tcp_flag};
 use super::select;
-use super::steps::Work;
+use super::steps::{Direction, Work};
 use super::tables::{Added, Tables};
 use crate::abi::{
     BackendEntry, FrontendEntry, FrontendKey, SlotRange, address_class, algorithm, flow_flag, frontend_flag,
@@ -183,6 +183,7 @@ fn enter<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Result<Rec
     let port_count = u32::from(settings.snat_port_count);
     let start = select::tuple_hash(key);
     for attempt in 0..=PORT_TRIES {
+        let (key, entry) = (&work.met.key, &mut work.entry);
         // A masqueraded flow takes its port from the reserved range at once: the node's own connections use the others.
         if masquerade || attempt > 0 {
             if port_count == 0 {
@@ -200,7 +201,7 @@ fn enter<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Result<Rec
         entry.port_delta =
             checksum::half_delta([key.sport_be, key.dport_be], [entry.sport_be, entry.dport_be]);
         partner(key, entry, &mut work.other_key, &mut work.other);
-        let added = tables.write_flow(&work.other_key, &work.other, true);
+        let added = tables.write_flow(work, Direction::Other, true);
         if added == Added::Evicted {
             tables.evict::<W::Addr>();
         }
@@ -218,7 +219,7 @@ fn enter<W: Wire, T: Tables>(tables: &T, work: &mut Work<W::Addr>) -> Result<Rec
 /// for this packet too.
 #[inline(always)]
 fn confirm<A: Address, T: Tables>(tables: &T, work: &mut Work<A>) -> Recorded {
-    match tables.write_flow(&work.met.key, &work.entry, false) {
+    match tables.write_flow(work, Direction::Own, false) {
         Added::Yes | Added::Full => Recorded::New,
         Added::Evicted => {
             tables.evict::<A>();

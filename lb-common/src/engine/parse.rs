@@ -305,6 +305,7 @@ pub struct Transport {
 }
 
 /// A packet as it was met: its flow key, and where its parts are.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Met<A> {
     /// Addresses, ports and protocol.

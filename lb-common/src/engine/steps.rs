@@ -4,7 +4,9 @@
 //! checks once, whatever led there; what one leaves for the next lies in [`Work`], because the 512 bytes of stack are
 //! shared by all of them.
 
+use core::mem::offset_of;
 use core::ops::DerefMut;
+use core::ptr;
 
 use bytemuck::Zeroable;
 
@@ -17,19 +19,28 @@ use crate::abi::{FlowEntry, FlowKey, FrontendEntry};
 use crate::family::Address;
 use crate::reason::Reason;
 
-/// What is known of the packet in hand, and room for what is made of it.
+/// A direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Direction {
+    /// That of the packet in hand.
+    Own = 0,
+    /// The other one.
+    Other = 1,
+}
+
+/// What is known of the packet in hand, and room for what is made of it. Key and entry lie equally far apart for both directions.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Work<A> {
     /// The packet as it was met.
     pub met: Met<A>,
-    /// The frontend it is for, once found.
-    pub frontend: FrontendEntry,
     /// Entry of the packet's own direction.
     pub entry: FlowEntry<A>,
     /// Key of the other direction.
     pub other_key: FlowKey<A>,
-    /// Entry of the other direction.
-    pub other: FlowEntry<A>,
+    /// The frontend it is for, once found.
+    pub frontend: FrontendEntry,
     /// The backend chosen for a new flow.
     pub backend: u32,
     /// 1: the new flow's source becomes the node's.
@@ -38,6 +49,30 @@ pub struct Work<A> {
     pub external: u8,
     /// 1: leaving the host.
     pub egress: u8,
+    /// Entry of the other direction.
+    pub other: FlowEntry<A>,
+}
+
+impl<A> Work<A> {
+    /// Bytes from what is the packet's own direction's to what is the other's.
+    const BETWEEN: usize = {
+        let between = offset_of!(Self, other_key) - offset_of!(Self, met.key);
+        assert!(offset_of!(Self, other) - offset_of!(Self, entry) == between);
+        between
+    };
+
+    /// Key and entry of a direction. By arithmetic: the verifier would follow each arm of a branch with all that comes behind it.
+    #[inline(always)]
+    pub fn side(&self, direction: u32) -> (&FlowKey<A>, &FlowEntry<A>) {
+        // SAFETY: asserted above; both are inside of `self`.
+        unsafe {
+            let side = ptr::from_ref(self).byte_add((direction as usize & 1) * Self::BETWEEN);
+            (
+                &*side.byte_add(offset_of!(Self, met.key)).cast(),
+                &*side.byte_add(offset_of!(Self, entry)).cast(),
+            )
+        }
+    }
 }
 
 impl<A: Address> Work<A> {

@@ -3,9 +3,10 @@
 use core::ops::Deref;
 
 use super::flow_table::FlowSets;
+use super::steps::{Direction, Work};
 use crate::abi::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, FlowEntry, FlowKey, FragmentEntry,
-    FragmentKey, FrontendEntry, FrontendKey, Settings,
+    AffinityEntry, AffinityKey, BackendEntry, BackendStats, Config, FragmentEntry, FragmentKey,
+    FrontendEntry, FrontendKey, Settings,
 };
 use crate::family::Address;
 
@@ -65,8 +66,8 @@ pub trait Tables: FlowSets + Sized {
     /// Remembers the ports of a fragmented datagram.
     fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry);
 
-    /// Writes a flow entry with [`flow::write`](super::flow::write).
-    fn write_flow<A: Address>(&self, key: &FlowKey<A>, entry: &FlowEntry<A>, replace: bool) -> Added;
+    /// Writes the flow entry of a direction with [`flow::write`](super::flow::write).
+    fn write_flow<A: Address>(&self, work: &Work<A>, direction: Direction, replace: bool) -> Added;
     /// After [`Added::Evicted`]: tells the flow of the entry that had to make way, with [`flow::evict`](super::flow::evict).
     fn evict<A: Address>(&self);
 
