@@ -12,6 +12,7 @@ use lb_common::tables::{SPECS, Spec, Table};
 use lb_userspace::dataplane::{self, map_data};
 use lb_userspace::maps::{KernelStore, MapStore, change_flows, per_cpu};
 use lb_userspace::object;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::Error;
 use super::body::{Body, Hook, Outcome};
@@ -42,7 +43,14 @@ pub fn small(spec: &Spec) -> u32 {
 }
 
 /// A loader of the object, with `capacity` giving the number of entries of each map.
+///
+/// Where the kernel counts maps to the process's locked memory (before 5.11), the limit is lifted: aya does so once in a process, and
+/// checks in a machine begin with the usual limit each.
 pub fn loader<'a>(config: &'a Config, capacity: impl Fn(&Spec) -> u32) -> EbpfLoader<'a> {
+    if !dataplane::kernel_at_least(5, 11) {
+        // What cannot be lifted shows as maps that cannot be made.
+        let _refused = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    }
     let mut loader = EbpfLoader::new();
     for spec in SPECS {
         loader.map_max_entries(spec.name, capacity(spec));
