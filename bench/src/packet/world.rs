@@ -175,17 +175,19 @@ impl World {
         packets: u64,
         body: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        let expected = |number: usize| if number == reason as usize { packets } else { 0 };
+        let name =
+            |number: usize| u8::try_from(number).ok().and_then(Reason::from_number).map_or("?", Reason::name);
         let before = self.loaded.reasons()?;
         let result = body()?;
-        for (number, (before, after)) in before.iter().zip(&self.loaded.reasons()?).enumerate() {
-            let counted = after.packets - before.packets;
-            let expected = if number == reason as usize { packets } else { 0 };
-            let name = u8::try_from(number).ok().and_then(Reason::from_number).map_or("?", Reason::name);
-            ensure!(
-                counted == expected,
-                "{counted} packets were counted as {name}, not {expected}: another case was timed than {}",
-                reason.name()
-            );
+        let after = self.loaded.reasons()?;
+        let counted: Vec<u64> =
+            after.iter().zip(&before).map(|(after, before)| after.packets - before.packets).collect();
+        if counted.iter().enumerate().any(|(number, &counted)| counted != expected(number)) {
+            let met = counted.iter().enumerate().filter(|(_, counted)| **counted != 0);
+            let met: Vec<String> =
+                met.map(|(number, counted)| format!("{counted} {}", name(number))).collect();
+            bail!("another case was timed than {packets} {}: {}", reason.name(), met.join(", "));
         }
         Ok(result)
     }
