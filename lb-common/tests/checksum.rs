@@ -54,6 +54,8 @@ proptest! {
             port_delta: half_delta(old_ports, new_ports),
             // Anything but the field itself: it is complete.
             pseudo_header: !before,
+            start: 0,
+            end: 0,
             udp,
             ipv6: true,
         };
@@ -68,6 +70,8 @@ proptest! {
             addr_delta: addr_delta(old, new),
             port_delta: 0x1234,
             pseudo_header: pseudo(old),
+            start: 0,
+            end: 0,
             udp: false,
             ipv6: true,
         };

@@ -14,7 +14,7 @@ use lb_common::engine::parse::{V4, V6};
 use crate::frame::{Frame, Skb, Xdp};
 use crate::maps::DEVICES;
 use crate::routes::{self, macs};
-use crate::tables::{iface, iface_entry};
+use crate::tables::{iface, iface_entry, note_finished};
 
 /// Packets that are to this host's hardware address (`include/uapi/linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
@@ -116,9 +116,14 @@ fn via_xdp<F: Forward, const FRAGS: bool>(xdp: Xdp<FRAGS>) -> Option<u32> {
         return None;
     }
     let wanted = F::lookup(&mut frame, 0)?;
-    // From here on nobody would finish it.
-    if at.flags & iface_flag::CARD == 0 && !F::is_complete(&frame, &wanted)? {
-        return None;
+    if at.flags & iface_flag::CARD == 0 {
+        // From here on nobody would finish it.
+        if !F::is_complete(&frame, &wanted)? {
+            return None;
+        }
+        if at.finished == 0 {
+            note_finished(ifindex);
+        }
     }
     let mut room = MaybeUninit::uninit();
     let route = routes::ask(context.cast(), &mut room, ifindex, &wanted)?;

@@ -7,11 +7,11 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_xdp_get_buff_len};
 use lb_common::abi::{config_flag, iface_flag};
 use lb_common::engine::answer::NOTE_MAGIC;
-use lb_common::engine::checksum::{fix_complete, fix_keeping_kind};
+use lb_common::engine::checksum::{fix_complete, fix_keeping_kind, fold};
 use lb_common::engine::packet::{Packet, TransportFix};
 use lb_common::engine::tables::Tables;
 
-use crate::tables::{KernelTables, iface};
+use crate::tables::{KernelTables, iface_entry};
 
 /// Offsets are cut to this, so that the verifier knows their bound. `parse::MAX_TRANSPORT_OFFSET` and what ICMP quotes
 /// stay below.
@@ -48,8 +48,8 @@ pub trait Context {
     fn len(&self) -> usize;
     /// Tries to make the first `end` bytes reachable.
     fn pull(&self, end: usize);
-    /// Whether the packet's transport checksum is complete, whatever it looks like.
-    fn is_complete(&self) -> bool;
+    /// Whether the packet's transport checksum is complete, though it looks otherwise.
+    fn is_complete(&self, fix: &TransportFix) -> bool;
     /// See [`Packet::fix_transport_checksum`]; `None` = do it by the field's value.
     fn fix_transport_checksum(&self, field: usize, fix: &TransportFix) -> Option<Option<()>>;
 }
@@ -82,8 +82,12 @@ impl<const FRAGS: bool> Context for Xdp<FRAGS> {
     fn pull(&self, _end: usize) {}
 
     #[inline(always)]
-    fn is_complete(&self) -> bool {
-        iface(self.ifindex()).1 & iface_flag::CARD != 0
+    fn is_complete(&self, fix: &TransportFix) -> bool {
+        let Some(iface) = iface_entry(self.ifindex()) else {
+            return false;
+        };
+        let right = || lb_sum_is_right(self.0, fix.start as u32, fix.end as u32, fix.pseudo_header.into());
+        iface.flags & iface_flag::CARD != 0 || (iface.finished != 0 && right() != 0)
     }
 
     #[inline(always)]
@@ -218,7 +222,7 @@ impl Context for Skb {
     }
 
     #[inline(always)]
-    fn is_complete(&self) -> bool {
+    fn is_complete(&self, _fix: &TransportFix) -> bool {
         false
     }
 
@@ -265,15 +269,66 @@ pub fn hidden(number: usize, unknown: usize) -> usize {
 /// A packet for the engine.
 pub struct Frame<C>(pub C);
 
+/// Whether the transport checksum is right of what lies between `start` and `end` in a packet, whose pseudo header has this sum.
+/// 0 also where that cannot be told: longer than packets usually are, or in several buffers.
+///
+/// A function of its own to the verifier, like those in `steps`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_sum_is_right(context: *mut xdp_md, start: u32, end: u32, pseudo_header: u32) -> u32 {
+    let frame = Frame(Xdp::<false>(context));
+    u32::from(frame.sum(start as usize, end as usize, pseudo_header) == Some(0xffff))
+}
+
+impl Frame<Xdp<false>> {
+    /// Folded sum of the bytes from `start` to `end`, and of `sum`; `None`: not all can be reached.
+    #[inline(always)]
+    fn sum(&self, start: usize, end: usize, sum: u32) -> Option<u16> {
+        const FAR: usize = 0x3fff;
+        const BLOCK: usize = 16;
+        // As many as the longest usual packet has: the verifier follows each.
+        const BLOCKS: usize = 1_536 / BLOCK;
+        let (mut sum, mut at) = (u64::from(sum), start);
+        let mut i = 0;
+        while i < BLOCKS && at + BLOCK <= end {
+            // SAFETY: `up_to` has checked.
+            let words = unsafe { *(self.up_to::<FAR>(at, BLOCK)? as *const [u32; BLOCK / 4]) };
+            sum += u64::from(words[0]) + u64::from(words[1]) + u64::from(words[2]) + u64::from(words[3]);
+            at += BLOCK;
+            i += 1;
+        }
+        let mut i = 0;
+        while i < BLOCK / 2 && at + 2 <= end {
+            // SAFETY: as above.
+            sum += u64::from(unsafe { *(self.up_to::<FAR>(at, 2)? as *const u16) });
+            at += 2;
+            i += 1;
+        }
+        if at + 1 == end {
+            // SAFETY: as above.
+            let last = unsafe { *(self.up_to::<FAR>(at, 1)? as *const u8) };
+            sum += u64::from(u16::from_ne_bytes([last, 0]));
+            at += 1;
+        }
+        if at == end { Some(fold(sum)) } else { None }
+    }
+}
+
 impl<C: Context> Frame<C> {
     /// Address of `n` reachable bytes at `offset`.
     ///
     /// The compiler must not take the sum apart: the verifier grants the bytes to the very register that was compared.
     #[inline(always)]
     fn at(&self, offset: usize, n: usize) -> Option<usize> {
+        self.up_to::<MAX_OFFSET>(offset, n)
+    }
+
+    /// The same with another bound for offsets, one less than a power of two.
+    #[inline(always)]
+    fn up_to<const MAX: usize>(&self, offset: usize, n: usize) -> Option<usize> {
         let mut bounded = offset;
         // SAFETY: plain arithmetic on one register.
-        unsafe { asm!("{0} &= {1}", inout(reg) bounded, const MAX_OFFSET, options(pure, nomem)) };
+        unsafe { asm!("{0} &= {1}", inout(reg) bounded, const MAX, options(pure, nomem)) };
         let mut address = self.0.data();
         // SAFETY: as above.
         unsafe { asm!("{0} += {1}", inout(reg) address, in(reg) bounded, options(pure, nomem)) };
@@ -345,7 +400,7 @@ impl<C: Context> Packet for Frame<C> {
             return done;
         }
         let old = self.half(field)?;
-        let new = if old == fix.pseudo_header && self.0.is_complete() {
+        let new = if old == fix.pseudo_header && self.0.is_complete(fix) {
             fix_complete(old, fix)
         } else {
             fix_keeping_kind(old, fix)

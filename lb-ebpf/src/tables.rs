@@ -288,6 +288,15 @@ pub fn iface(ifindex: u32) -> (u16, u16) {
     iface_entry(ifindex).map_or((0, 0), |iface| (iface.slot, iface.flags))
 }
 
+/// Remembers that finished checksums come from this interface.
+#[inline(always)]
+pub fn note_finished(ifindex: u32) {
+    if let Some(entry) = maps::IFACES.get_ptr_mut(ifindex) {
+        // SAFETY: one store; all who write here write the same.
+        unsafe { (&raw mut (*entry).finished).write_volatile(1) };
+    }
+}
+
 /// Counts a packet of the interface with this slot under its reason.
 #[inline(always)]
 pub fn count(slot: u16, reason: Reason, bytes: usize) {

@@ -58,6 +58,10 @@ pub struct TransportFix {
     /// Folded sum of the pseudo header before the change: what a checksum field holds while the device is still to
     /// complete it (`CHECKSUM_PARTIAL`).
     pub pseudo_header: u16,
+    /// Where the transport header begins.
+    pub start: usize,
+    /// Where its data end.
+    pub end: usize,
     /// UDP: zero means "no checksum", a computed zero is sent as all ones (RFC 768).
     pub udp: bool,
     /// The packet is IPv6.

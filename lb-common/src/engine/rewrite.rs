@@ -23,6 +23,8 @@ pub fn rewrite<W: Wire, P: Packet>(
                 addr_delta: entry.addr_delta,
                 port_delta: entry.port_delta,
                 pseudo_header: checksum::pseudo_header(key.src, key.dst, key.protocol, length),
+                start: met.transport,
+                end: met.end,
                 udp: key.protocol == protocol::UDP,
                 ipv6: W::IS_V6,
             };
