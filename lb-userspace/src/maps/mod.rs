@@ -23,7 +23,8 @@ pub use memory::MemoryStore;
 pub use render::render_key;
 pub(crate) use sys::possible_cpus;
 pub use sys::{
-    CgroupLinkInfo, LinkInfo, Map as KernelMap, Shape, cgroup_link_info, detach_link, link_info, update_link,
+    CgroupLinkInfo, LinkInfo, Map as KernelMap, Shape, cgroup_link_info, detach_link, lift_locked_memory,
+    link_info, update_link,
 };
 
 /// Key and value of an entry.

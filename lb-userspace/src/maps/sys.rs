@@ -398,7 +398,7 @@ impl Map {
         // SAFETY: no addresses in it.
         let mut create = || unsafe { bpf(MAP_CREATE, &mut attr) };
         let fd = match create() {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) && lift_limit() => create(),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && lift_locked_memory() => create(),
             outcome => outcome,
         }?;
         Self::from_fd(new_fd(fd)?)
@@ -555,7 +555,7 @@ fn done(attr: BatchAttr, count: usize) -> usize {
 
 /// Lifts this process's limit of locked memory, to which kernels before 5.11 count maps; they answer EPERM beyond it. Whether
 /// there was one, and it could be lifted.
-fn lift_limit() -> bool {
+pub fn lift_locked_memory() -> bool {
     let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
     !unlimited && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok()
 }

@@ -10,9 +10,8 @@ use lb_common::family::{V4Addr, V6Addr};
 use lb_common::reason::{REASON_SLOTS, Reason};
 use lb_common::tables::{SPECS, Spec, Table};
 use lb_userspace::dataplane::{self, map_data};
-use lb_userspace::maps::{KernelStore, MapStore, change_flows, per_cpu};
+use lb_userspace::maps::{KernelStore, MapStore, change_flows, lift_locked_memory, per_cpu};
 use lb_userspace::object;
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::Error;
 use super::body::{Body, Hook, Outcome};
@@ -49,7 +48,7 @@ pub fn small(spec: &Spec) -> u32 {
 pub fn loader<'a>(config: &'a Config, capacity: impl Fn(&Spec) -> u32) -> EbpfLoader<'a> {
     if !dataplane::kernel_at_least(5, 11) {
         // What cannot be lifted shows as maps that cannot be made.
-        let _refused = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        let _lifted = lift_locked_memory();
     }
     let mut loader = EbpfLoader::new();
     for spec in SPECS {
